@@ -1,0 +1,110 @@
+"""One event to many readers: encoded once, and every subscriber gets the very same bytes.
+
+A subscriber has a bounded queue. One that does not keep up is let go: it comes back with the revision it has and resumes,
+which costs less than a server that remembers for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Literal, Self
+
+from msgspec import Struct
+from rescind import wire
+
+QUEUE_MAX = 64
+
+Kind = Literal["snapshot", "change", "heartbeat"]
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """What goes to subscribers: framed for SSE, with the revision it leads to and the one it follows."""
+
+    kind: Kind
+    revision: wire.Revision
+    previous: wire.Revision | None = None
+    """Of a change: it may only be given to one who has exactly this."""
+    frame: bytes
+
+
+def sse(kind: Kind, revision: wire.Revision, data: bytes, previous: wire.Revision | None = None) -> Event:
+    """The event with its frame as server-sent events want it (WHATWG HTML, section 9.2). `data` is JSON on one line."""
+    head = f"event: {kind}\nid: {revision}\ndata: ".encode()
+    return Event(kind=kind, revision=revision, previous=previous, frame=head + data + b"\n\n")
+
+
+class Subscription:
+    """An asynchronous iterator over what is broadcast from now on. It ends when closed, or when its reader was too slow."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Event] = deque()
+        self._filled = asyncio.Event()
+        self.is_closed = False
+        self.was_slow = False
+        self.on_slow: Callable[[], object] | None = None
+        """Called where the reader is too slow: it may hang in a write that nobody takes."""
+
+    def offer(self, event: Event) -> bool:
+        """Whether it still takes part. One whose queue is full is closed, and what it had not read is dropped."""
+        if self.is_closed:
+            return False
+        if len(self._queue) >= QUEUE_MAX:
+            self.was_slow = True
+            self.close()
+            if self.on_slow is not None:
+                self.on_slow()
+            return False
+        self._queue.append(event)
+        self._filled.set()
+        return True
+
+    def close(self) -> None:
+        """End the iteration at once."""
+        self.is_closed = True
+        self._queue.clear()
+        self._filled.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._queue:
+            if self.is_closed:
+                raise StopAsyncIteration
+            self._filled.clear()
+            await self._filled.wait()
+        return self._queue.popleft()
+
+
+class Broadcast:
+    """The subscribers of one environment."""
+
+    def __init__(self) -> None:
+        self._subscriptions: set[Subscription] = set()
+
+    def __len__(self) -> int:
+        return len(self._subscriptions)
+
+    def subscribe(self) -> Subscription:
+        """From now on; to be given back with `leave`."""
+        subscription = Subscription()
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def leave(self, subscription: Subscription) -> None:
+        """No more for this one."""
+        subscription.close()
+        self._subscriptions.discard(subscription)
+
+    def send(self, event: Event) -> None:
+        """To all, in one pass without waiting for any of them."""
+        slow = [subscription for subscription in self._subscriptions if not subscription.offer(event)]
+        self._subscriptions.difference_update(slow)
+
+    def close(self) -> None:
+        """End them all."""
+        for subscription in self._subscriptions:
+            subscription.close()
+        self._subscriptions.clear()

@@ -1,0 +1,178 @@
+"""Change lists: what people ask for, judged whole against what is held (P1, P4).
+
+A change is planned before anything is written: either every operation stands and the plan says what to write, or the
+faults say everything that is wrong with it. A standing kill wins over edits: the variant that it serves can neither be
+taken away nor given another value, and a killed flag cannot be archived, for that would hand it back to the callers'
+defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+from rescind import wire
+
+from flagd.core import documents
+
+
+class Put(Struct, frozen=True, kw_only=True):
+    """Write a flag: a new one, or the next state of a held one."""
+
+    flag: wire.Flag
+
+
+class Archive(Struct, frozen=True, kw_only=True):
+    """Take a flag out of service. Its key is never given to another."""
+
+    key: str
+
+
+Operation = Put | Archive
+
+
+class HeldFlag(Struct, frozen=True, kw_only=True):
+    """A flag as it is stored, with the kills that stand over it."""
+
+    flag: wire.Flag
+    epoch: int = 1
+    changed: wire.Revision = wire.Revision()
+    is_archived: bool = False
+    kills: Sequence[wire.Kill] = ()
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What a change writes."""
+
+    puts: list[wire.Flag]
+    archives: list[str]
+    fences: list[tuple[str, str]]
+    """(key, off variant) of each flag that is new or has another off variant than before."""
+
+    def operations(self) -> list[dict[str, str]]:
+        """As the revision records them."""
+        puts = [{"op": "put", "key": flag.key} for flag in self.puts]
+        return puts + [{"op": "archive", "key": key} for key in self.archives]
+
+    def keys(self) -> list[str]:
+        """Of the flags it touches."""
+        return [flag.key for flag in self.puts] + self.archives
+
+
+def key_of(operation: Operation) -> str:
+    """The key of the flag that the operation is about."""
+    match operation:
+        case Put(flag=flag):
+            return flag.key
+        case Archive(key=key):
+            return key
+
+
+def pointers_of(operations: Sequence[Operation]) -> list[str]:
+    """Where the flags of a change list stand in it."""
+    return [f"/operations/{index}" + ("/flag" if isinstance(item, Put) else "") for index, item in enumerate(operations)]
+
+
+def read_operations(items: object, check: documents.Check, at: str = "/operations") -> tuple[list[Operation], list[wire.Fault]]:
+    """The operations of a change list as people write it, and everything that is wrong with it."""
+    if not isinstance(items, list) or not items:
+        return [], [wire.Fault(pointer=at, code="missing", detail="`operations` is a list of at least one operation")]
+    if len(items) > documents.OPERATIONS_MAX:
+        detail = f"a change has at most {documents.OPERATIONS_MAX} operations, this one has {len(items)}"
+        return [], [wire.Fault(pointer=at, code="too_many", detail=detail)]
+    operations: list[Operation] = []
+    faults: list[wire.Fault] = []
+    for index, item in enumerate(items):
+        operation, wrong = _read_operation(item, f"{at}/{index}", check)
+        faults.extend(wrong)
+        if operation is not None:
+            operations.append(operation)
+    return operations, faults
+
+
+def plan(
+    operations: Sequence[Operation], held: Mapping[str, HeldFlag], pointers: Sequence[str]
+) -> tuple[Plan, list[wire.Fault]]:
+    """What the operations write over what is held, and their faults; `pointers[i]` is where its flag was written.
+
+    Codes of faults: `unknown_flag`, `key_was_used` (by a flag now archived), `killed`, `twice`.
+    """
+    made = Plan(puts=[], archives=[], fences=[])
+    faults: list[wire.Fault] = []
+    seen: set[str] = set()
+    for operation, at in zip(operations, pointers, strict=True):
+        key = key_of(operation)
+        if key in seen:
+            faults.append(wire.Fault(pointer=at, code="twice", detail=f"flag `{key}` appears twice in one change"))
+        seen.add(key)
+        match operation:
+            case Put(flag=flag):
+                faults.extend(_put_faults(flag, held.get(key), at))
+                made.puts.append(flag)
+                if key not in held or held[key].flag.off_variant != flag.off_variant:
+                    made.fences.append((key, flag.off_variant))
+            case Archive():
+                faults.extend(_archive_faults(key, held.get(key), at))
+                made.archives.append(key)
+    return made, faults
+
+
+def _read_operation(item: object, at: str, check: documents.Check) -> tuple[Operation | None, list[wire.Fault]]:
+    if not isinstance(item, dict):
+        return None, [wire.Fault(pointer=at, code="wrong_type", detail="an operation is an object")]
+    match item.get("op"):
+        case "put":
+            faults = documents.unknown_fields(item, {"op": str, "flag": dict}, at)
+            flag, wrong = documents.read_flag(item.get("flag"), f"{at}/flag", check)
+            return (None if flag is None else Put(flag=flag)), faults + wrong
+        case "archive":
+            faults = documents.unknown_fields(item, {"op": str, "key": str}, at)
+            key = item.get("key")
+            if not isinstance(key, str) or not documents.is_key(key):
+                return None, [*faults, wire.Fault(pointer=f"{at}/key", code="bad_key", detail="`key` names the flag")]
+            return Archive(key=key), faults
+        case other:
+            detail = f"no operation {other!r:.80}: it is one of put, archive, kill"
+            return None, [wire.Fault(pointer=f"{at}/op", code="unknown_operation", detail=detail)]
+
+
+def _put_faults(flag: wire.Flag, held: HeldFlag | None, at: str) -> list[wire.Fault]:
+    if held is None:
+        return []
+    if held.is_archived:
+        detail = f"`{flag.key}` was the key of a flag that is archived; a key once used is never given to another"
+        return [wire.Fault(pointer=f"{at}/key", code="key_was_used", detail=detail)]
+    faults = [fault for kill in held.kills for fault in _overlay_faults(flag, held.flag, kill.off_variant, at)]
+    if held.kills and flag.off_variant != held.flag.off_variant:
+        detail = "the flag is killed: its off variant stays until the kill is lifted"
+        faults.append(wire.Fault(pointer=f"{at}/off_variant", code="killed", detail=detail))
+    return list(dict.fromkeys(faults))
+
+
+def _overlay_faults(flag: wire.Flag, held: wire.Flag, served: str, at: str) -> list[wire.Fault]:
+    after: dict[str, Any] = flag.definition.get("variants", {})
+    before: dict[str, Any] = held.definition.get("variants", {})
+    if served in after and same(after[served], before.get(served)):
+        return []
+    detail = f"the flag is killed to `{served}`: that variant keeps its value until the kill is lifted"
+    pointer = f"{at}/definition/variants{documents.pointer(served)}"
+    return [wire.Fault(pointer=pointer, code="killed", detail=detail)]
+
+
+def same(one: object, other: object) -> bool:
+    """Equal as JSON: unlike Python, `true` is not 1."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _archive_faults(key: str, held: HeldFlag | None, at: str) -> list[wire.Fault]:
+    if held is None or held.is_archived:
+        return [wire.Fault(pointer=f"{at}/key", code="unknown_flag", detail=f"there is no flag `{key}`")]
+    if held.kills:
+        detail = f"flag `{key}` is killed; archived, it would fall back to its callers' defaults: lift the kill first"
+        return [wire.Fault(pointer=f"{at}/key", code="killed", detail=detail)]
+    return []

@@ -1,0 +1,100 @@
+"""The refusals of this wing, as problems of HTTP (RFC 9457): each says what is wrong, and what to do.
+
+Problem (runtime.problem)
+├── 404 unknown_environment, unknown_flag     with the name that was probably meant
+├── 409 revision_mismatch                     someone else changed the environment first
+├── 412 flag_changed                          someone else changed the flag first
+├── 409 key_was_used, killed                  the change contradicts what is held
+├── 409 environment_in_recovery               PostgreSQL is older than what was seen (P2)
+└── 422 invalid                               every fault of the document at once
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+from rescind import wire
+
+from runtime.problem import Fault, Problem, suggest
+
+
+class Code(StrEnum):
+    """The `code` of a problem. Never changes once released."""
+
+    UNKNOWN_ENVIRONMENT = "unknown_environment"
+    UNKNOWN_FLAG = "unknown_flag"
+    REVISION_MISMATCH = "revision_mismatch"
+    FLAG_CHANGED = "flag_changed"
+    KEY_WAS_USED = "key_was_used"
+    KILLED = "killed"
+    IN_RECOVERY = "environment_in_recovery"
+    INVALID = "invalid"
+    KILL_ELSEWHERE = "kill_has_its_own_endpoint"
+
+
+_CONFLICTS = (Code.KEY_WAS_USED, Code.KILLED)
+
+
+def unknown_environment(name: str, known: Iterable[str]) -> Problem:
+    """404, with the environment that was probably meant."""
+    return Problem(
+        404,
+        Code.UNKNOWN_ENVIRONMENT,
+        "Unknown environment",
+        f"There is no environment {name!r:.80}.",
+        suggestion=suggest(name[:255], list(known)),
+    )
+
+
+def unknown_flag(key: str, known: Iterable[str]) -> Problem:
+    """404, with the flag that was probably meant."""
+    return Problem(
+        404, Code.UNKNOWN_FLAG, "Unknown flag", f"There is no flag {key!r:.280}.", suggestion=suggest(key[:255], list(known))
+    )
+
+
+def refused(faults: Sequence[wire.Fault]) -> Problem:
+    """Every fault of a document at once: 422, or 409 where all that is wrong is what is held."""
+    errors = [Fault(pointer=fault.pointer, detail=fault.detail, code=str(fault.code)) for fault in faults]
+    codes = {fault.code for fault in faults}
+    detail = faults[0].detail if len(faults) == 1 else f"{len(faults)} faults; the first: {faults[0].detail}"
+    if len(codes) == 1 and (code := codes.pop()) in _CONFLICTS:
+        step = "Lift the kill first, then make the change." if code == Code.KILLED else "Choose another key."
+        return Problem(409, code, "The change contradicts what is held", detail, errors=errors, next_step=step)
+    return Problem(422, Code.INVALID, "The document has faults", detail, errors=errors)
+
+
+def revision_mismatch(expected: wire.Revision, held: wire.Revision) -> Problem:
+    """409: the environment is not at the revision that the change was made for."""
+    return Problem(
+        409,
+        Code.REVISION_MISMATCH,
+        "The environment has changed",
+        f"The change was made for revision {expected}; the environment is at {held}.",
+        next_step="Read the flags again, and repeat the change for the new revision.",
+    )
+
+
+def flag_changed(key: str, expected: wire.Revision, held: wire.Revision | None) -> Problem:
+    """412: the flag is not the one that `If-Match` speaks of."""
+    found = "does not exist" if held is None else f"was changed at revision {held}"
+    return Problem(
+        412,
+        Code.FLAG_CHANGED,
+        "The flag has changed",
+        f"If-Match asks for revision {expected}; flag {key!r} {found}.",
+        next_step="Read the flag again, and repeat the change.",
+    )
+
+
+def in_recovery(environment: str, held: wire.Revision, seen: wire.Revision) -> Problem:
+    """409: PostgreSQL was restored to an older state, so its next revision would be one that others hold already (P2)."""
+    return Problem(
+        409,
+        Code.IN_RECOVERY,
+        "The environment is in recovery",
+        f"PostgreSQL holds revision {held} of environment {environment}, but {seen} has been seen: it was restored to an "
+        "older state. Changes are refused until its generation is raised; evaluation goes on.",
+        next_step="Run `rescind doctor --restored`, which raises the generation above everything that was seen.",
+    )

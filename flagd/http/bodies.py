@@ -1,0 +1,83 @@
+"""Bodies in and out: JSON, or MessagePack for whoever asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from rescind import wire
+
+from flagd.core.documents import REASON_LENGTH_MAX
+from flagd.errors import refused
+from flagd.service import FlagView
+from runtime.errors import Code
+from runtime.problem import Problem
+
+MESSAGEPACK = "application/msgpack"
+AnyRequest = Request[Any, Any, Any]
+
+
+async def read(request: AnyRequest) -> Any:
+    """The body as plain values. Raises `Problem` 400 for what is no JSON (or MessagePack), or nested too deeply."""
+    body = await request.body()
+    decode = msgspec.msgpack.decode if _kind(request.headers.get("content-type")) == MESSAGEPACK else msgspec.json.decode
+    try:
+        return decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise Problem(400, Code.INVALID, "Malformed", f"The body cannot be read: {detail}.") from None
+
+
+async def read_object(request: AnyRequest) -> dict[str, Any]:
+    """The body, which is an object; an empty body is an empty one. Raises `Problem` 400 or 422."""
+    if not await request.body():
+        return {}
+    document = await read(request)
+    if not isinstance(document, dict):
+        raise refused([wire.Fault(pointer="", code="wrong_type", detail="the body is an object")])
+    return document
+
+
+def answer(request: AnyRequest, value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """The value, in the form that was asked for."""
+    if MESSAGEPACK in request.headers.get("accept", ""):
+        return Response(msgspec.msgpack.encode(value), status_code=status, media_type=MESSAGEPACK, headers=headers)
+    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json", headers=headers)
+
+
+def reason_of(text: str | None) -> str | None:
+    """A reason from the query. Raises `Problem` 422."""
+    if text is not None and (len(text) > REASON_LENGTH_MAX or "\0" in text):
+        detail = f"a reason is a text of at most {REASON_LENGTH_MAX} characters"
+        raise refused([wire.Fault(pointer="/reason", code="wrong_type", detail=detail)])
+    return text
+
+
+def flag_body(view: FlagView) -> dict[str, Any]:
+    """A flag as it is answered: what was written, and what has become of it."""
+    stored = view.stored
+    return {
+        **msgspec.structs.asdict(stored.flag),
+        "revision": str(stored.changed),
+        "epoch": stored.epoch,
+        "killed": bool(view.kills),
+        "kills": [
+            {
+                "rollback_id": kill.rollback_id,
+                "scope": kill.scope,
+                "off_variant": kill.off_variant,
+                "closes_epoch": kill.closes_epoch,
+                "revision": str(kill.revision),
+                "reason": kill.reason,
+                "actor": kill.actor,
+                "killed_at": kill.killed_at,
+            }
+            for kill in view.kills
+        ],
+        "created_at": stored.created_at,
+    }
+
+
+def _kind(content_type: str | None) -> str:
+    return (content_type or "").partition(";")[0].strip().lower()

@@ -1,0 +1,165 @@
+"""The router of this wing, beside its two bare applications; environments and instances."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from litestar import Controller, Response, Router, get, post, put
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromPath, FromQuery
+from rescind import wire
+
+from flagd.core import documents
+from flagd.errors import refused
+from flagd.http.bodies import AnyRequest, answer, read, read_object
+from flagd.http.flags import LIMIT_MAX, READ, WRITE, ChangeController, FlagController, KillOperation, KillOperations
+from flagd.http.gate import BODY_MAX, require_any
+from flagd.instances import Instances, faults_of
+from flagd.replica import Replicas
+from flagd.service import FlagService
+from flagd.snapshots import HEARTBEAT_SECONDS
+from runtime.problem import fault_of
+from runtime.tokens import Principal, Verifier, bearer
+
+NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+IMPORT_MAX = 16 * BODY_MAX
+
+OnAcknowledged = Callable[[str, wire.InstanceBeat], Awaitable[object]]
+"""Called with each acknowledgement that lists the effects begun, before it is answered."""
+
+
+class Acknowledged:
+    """Who else wants to know of acknowledgements."""
+
+    def __init__(self, tell: OnAcknowledged | None) -> None:
+        self.tell = tell
+
+
+def build(
+    *,
+    service: FlagService,
+    replicas: Replicas,
+    instances: Instances,
+    verifier: Verifier,
+    on_acknowledged: OnAcknowledged | None = None,
+    kill_operation: KillOperation | None = None,
+) -> Router:
+    """The routes of this wing with all that their handlers need."""
+
+    async def principal(request: AnyRequest) -> Principal:
+        return await verifier.verify(bearer(request.scope["headers"]))
+
+    acknowledged, kill_operations = Acknowledged(on_acknowledged), KillOperations(kill_operation)
+    return Router(
+        path="/",
+        route_handlers=[EnvironmentController, FlagController, ChangeController, InstanceController],
+        request_max_body_size=BODY_MAX,
+        dependencies={
+            "principal": Provide(principal),
+            "service": Provide(lambda: service, sync_to_thread=False),
+            "replicas": Provide(lambda: replicas, sync_to_thread=False),
+            "instances": Provide(lambda: instances, sync_to_thread=False),
+            "acknowledged": Provide(lambda: acknowledged, sync_to_thread=False),
+            "kill_operations": Provide(lambda: kill_operations, sync_to_thread=False),
+        },
+    )
+
+
+class EnvironmentController(Controller):
+    """Environments: isolated flag sets with their own revisions."""
+
+    path = "/v1/environments"
+    tags = ["environments"]
+
+    @get("/", summary="List environments")
+    async def list_environments(
+        self, request: AnyRequest, service: NamedDependency[FlagService], principal: NamedDependency[Principal]
+    ) -> Response[bytes]:
+        """Those that the token may see, with the revision each has reached."""
+        seen = [
+            {"name": environment.name, "revision": str(environment.revision), "created_at": environment.created_at}
+            for environment in await service.environments()
+            if any(principal.allows(scope, environment.name) for scope in READ)
+        ]
+        return answer(request, {"environments": seen})
+
+    @put("/{environment:str}", summary="Create an environment")
+    async def create_environment(
+        self,
+        request: AnyRequest,
+        environment: FromPath[str],
+        service: NamedDependency[FlagService],
+        principal: NamedDependency[Principal],
+    ) -> Response[bytes]:
+        """201 if it is new; one that is there stays as it is."""
+        require_any(principal, WRITE, environment)
+        body = await read_object(request)
+        reason, faults = documents.read_reason(body)
+        faults.extend(documents.unknown_fields(body, {"reason": str}, ""))
+        if not NAME.fullmatch(environment):
+            detail = "an environment's name has lower-case letters, digits and hyphens, a letter first, 63 at most"
+            faults.append(wire.Fault(pointer="/environment", code="bad_name", detail=detail))
+        if faults:
+            raise refused(faults)
+        is_new = await service.create_environment(environment, actor=principal.name, reason=reason)
+        return answer(request, {"name": environment}, 201 if is_new else 200)
+
+
+class InstanceController(Controller):
+    """Running SDKs, and what they have acknowledged."""
+
+    path = "/v1/environments/{environment:str}"
+    tags = ["instances"]
+
+    @post("/heartbeats", status_code=200, summary="Heartbeat of an instance")
+    async def beat(
+        self,
+        request: AnyRequest,
+        environment: FromPath[str],
+        instances: NamedDependency[Instances],
+        replicas: NamedDependency[Replicas],
+        acknowledged: NamedDependency[Acknowledged],
+        principal: NamedDependency[Principal],
+    ) -> Response[bytes]:
+        """Which revision an instance has applied; at once after a kill, with the effects it has begun."""
+        require_any(principal, READ, environment)
+        replica = await replicas.get(environment)
+        beat = _beat(await read(request))
+        await instances.beat(environment, beat)
+        if beat.begun is not None and acknowledged.tell is not None:
+            await acknowledged.tell(environment, beat)
+        told = wire.InstanceBeatAnswer(revision=replica.revision, interval_seconds=HEARTBEAT_SECONDS)
+        return answer(request, told)
+
+    @get("/instances", summary="List instances")
+    async def list_instances(
+        self,
+        request: AnyRequest,
+        environment: FromPath[str],
+        instances: NamedDependency[Instances],
+        replicas: NamedDependency[Replicas],
+        principal: NamedDependency[Principal],
+        limit: FromQuery[int] = 100,
+        after: FromQuery[str] = "",
+    ) -> Response[bytes]:
+        """Who runs, at which revision, and who is behind."""
+        require_any(principal, READ, environment)
+        replica = await replicas.get(environment)
+        size = max(1, min(limit, LIMIT_MAX))
+        rows = await instances.listing(environment, after.replace("\0", ""), size)
+        following = rows[-1].instance if len(rows) == size else None
+        return answer(request, {"instances": rows, "revision": str(replica.revision), "next": following})
+
+
+def _beat(document: Any) -> wire.InstanceBeat:
+    try:
+        beat = msgspec.convert(document, type=wire.InstanceBeat)
+    except msgspec.ValidationError as error:
+        fault = fault_of(error)
+        raise refused([wire.Fault(pointer=fault.pointer, detail=fault.detail)]) from None
+    if faults := faults_of(beat):
+        raise refused(faults)
+    return beat

@@ -1,0 +1,171 @@
+"""A replica: one immutable snapshot per environment, and the rule by which it moves (P1, P2).
+
+It moves only forward. A change is laid over the snapshot that it directly follows, a full snapshot replaces an older one,
+and each is one assignment: whoever reads sees all of a revision or nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from rescind import wire
+from rescind.evaluation import Evaluator
+
+from flagd.broadcast import Broadcast, Event, Subscription, sse
+from flagd.store import Loaded
+from runtime.clock import Clock
+
+HEARTBEAT_SECONDS = 5.0
+
+
+def snapshot_of(environment: str, loaded: Loaded) -> wire.Snapshot:
+    """The snapshot of an environment that was loaded whole."""
+    return wire.Snapshot(
+        environment=environment,
+        revision=loaded.revision,
+        flags=loaded.flags,
+        evaluators=loaded.evaluators,
+        metadata=loaded.metadata,
+    )
+
+
+class Replica:
+    """One environment: `snapshot` and `evaluator` are replaced together, never changed."""
+
+    def __init__(self, snapshot: wire.Snapshot, clock: Clock | None = None) -> None:
+        """`clock` is what targeting reads as `$flagd.timestamp`."""
+        self.environment = snapshot.environment
+        self.snapshot = snapshot
+        self._clock = clock or Clock()
+        self.evaluator = self._evaluator_of(snapshot)
+        self.is_ahead = False
+        """PostgreSQL has come back older than what this replica has seen (P2)."""
+        self.lock = asyncio.Lock()
+        self.look_count = 0
+        """Looks at PostgreSQL that have begun."""
+        self.looked = 0
+        """The last one that came to its end."""
+        self._broadcast = Broadcast()
+        self._encoded: bytes | None = None
+        self._event: Event | None = None
+        self._heartbeat: Event | None = None
+
+    @property
+    def revision(self) -> wire.Revision:
+        """Of the snapshot."""
+        return self.snapshot.revision
+
+    @property
+    def encoded(self) -> bytes:
+        """The snapshot as JSON, encoded once however many ask."""
+        if self._encoded is None:
+            self._encoded = wire.encode(self.snapshot)
+        return self._encoded
+
+    @property
+    def event(self) -> Event:
+        """The snapshot as an event."""
+        if self._event is None:
+            self._event = sse("snapshot", self.revision, self.encoded)
+        return self._event
+
+    @property
+    def heartbeat(self) -> Event:
+        """Says that the peer is alive, and at which revision."""
+        if self._heartbeat is None:
+            data = wire.encode(wire.Heartbeat(revision=self.revision, interval_seconds=HEARTBEAT_SECONDS))
+            self._heartbeat = sse("heartbeat", self.revision, data)
+        return self._heartbeat
+
+    @property
+    def subscriber_count(self) -> int:
+        """How many streams hang on it."""
+        return len(self._broadcast)
+
+    def subscribe(self) -> Subscription:
+        """Everything after the present snapshot, as events; give it back with `leave`."""
+        return self._broadcast.subscribe()
+
+    def leave(self, subscription: Subscription) -> None:
+        """The end of a subscription."""
+        self._broadcast.leave(subscription)
+
+    def close(self) -> None:
+        """End every subscription."""
+        self._broadcast.close()
+
+    def beat(self) -> None:
+        """A heartbeat to every subscriber."""
+        self._broadcast.send(self.heartbeat)
+
+    def take(self, loaded: Loaded) -> wire.Change | None:
+        """Move to what was loaded since this replica's own revision. Answers the change, or None if it did not move.
+
+        Anything that a change cannot carry goes to subscribers as a full snapshot, and is answered as `bell` gives it.
+        """
+        before = self.snapshot
+        if loaded.revision <= before.revision:
+            return None
+        if loaded.evaluators == before.evaluators and loaded.metadata == before.metadata:
+            change = wire.Change(
+                environment=self.environment,
+                previous=before.revision,
+                revision=loaded.revision,
+                flags=loaded.flags,
+                removed=loaded.removed,
+                kill=loaded.is_kill,
+            )
+            self.apply(change)
+            return change
+        flags = _laid(before.flags, loaded.flags, loaded.removed)
+        whole = msgspec.structs.replace(snapshot_of(self.environment, loaded), flags=flags)
+        self.adopt(whole)
+        return self.bell(is_kill=loaded.is_kill)
+
+    def apply(self, change: wire.Change) -> bool:
+        """Lay a change over the snapshot that it directly follows. Whether it was laid."""
+        before = self.snapshot
+        if change.previous != before.revision or change.revision <= before.revision:
+            return False
+        flags = _laid(before.flags, change.flags, change.removed)
+        after = msgspec.structs.replace(before, revision=change.revision, flags=flags)
+        self._swap(after, self.evaluator.updated(change.flags, change.removed, change.revision))
+        self._broadcast.send(sse("change", change.revision, wire.encode(change), change.previous))
+        return True
+
+    def adopt(self, snapshot: wire.Snapshot) -> bool:
+        """Replace the snapshot by a newer one. Whether it was newer (P2)."""
+        if snapshot.revision <= self.revision:
+            return False
+        self._swap(snapshot, self._evaluator_of(snapshot))
+        if self.subscriber_count:
+            self._broadcast.send(self.event)
+        return True
+
+    def bell(self, *, is_kill: bool = False) -> wire.Change:
+        """A change that follows nothing: whoever gets it fetches what it says exists."""
+        return wire.Change(environment=self.environment, previous=wire.Revision(), revision=self.revision, kill=is_kill)
+
+    def _evaluator_of(self, snapshot: wire.Snapshot) -> Evaluator:
+        return Evaluator(
+            snapshot.flags,
+            snapshot.evaluators,
+            snapshot.metadata,
+            environment=snapshot.environment,
+            revision=snapshot.revision,
+            now=lambda: int(self._clock.now().timestamp()),
+        )
+
+    def _swap(self, snapshot: wire.Snapshot, evaluator: Evaluator) -> None:
+        self.snapshot, self.evaluator = snapshot, evaluator
+        self._encoded = self._event = self._heartbeat = None
+
+
+def _laid(
+    before: dict[str, wire.SnapshotFlag], changed: dict[str, wire.SnapshotFlag], removed: list[str]
+) -> dict[str, wire.SnapshotFlag]:
+    flags = {**before, **changed}
+    for key in removed:
+        flags.pop(key, None)
+    return flags

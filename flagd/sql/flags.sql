@@ -1,0 +1,99 @@
+-- Environments, flags and revisions. Every statement that reads a state reads it whole: one statement, one snapshot (P1).
+
+-- name: list_environments
+SELECT e.name, e.generation, e.revision, e.created_at FROM flagd.environments AS e ORDER BY e.name;
+
+-- name: create_environment
+INSERT INTO flagd.environments (name) VALUES ($1) ON CONFLICT (name) DO NOTHING RETURNING name;
+
+-- name: lock_environment
+-- `told_revision`: the newest of this generation that an instance has acknowledged (P2).
+SELECT e.generation, e.revision, e.evaluators, e.metadata, coalesce((
+    SELECT max(i.revision) FROM flagd.instances AS i WHERE i.environment = e.name AND i.generation = e.generation
+), 0) AS told_revision
+FROM flagd.environments AS e WHERE e.name = $1 FOR UPDATE;
+
+-- name: advance
+UPDATE flagd.environments SET revision = revision + 1 WHERE name = $1 RETURNING generation, revision;
+
+-- name: put_document
+UPDATE flagd.environments SET evaluators = $2, metadata = $3 WHERE name = $1;
+
+-- name: lock_flags
+SELECT f.key, f.document::text AS document, f.epoch, f.changed_generation, f.changed_revision,
+    f.archived_at IS NOT NULL AS is_archived
+FROM flagd.flags AS f WHERE f.environment = $1 AND f.key = ANY($2::text []) ORDER BY f.key FOR UPDATE;
+
+-- name: standing_kills
+SELECT k.flag, k.rollback_id::text AS rollback_id, k.off_variant, k.closes_epoch, k.generation, k.revision, k.scope,
+    k.reason, k.actor, k.killed_at
+FROM flagd.kills AS k
+WHERE k.environment = $1 AND k.lifted_at IS NULL AND ($2::text [] IS NULL OR k.flag = ANY($2))
+ORDER BY k.generation, k.revision;
+
+-- name: put_flags
+INSERT INTO flagd.flags AS f (environment, key, document, off_variant, changed_generation, changed_revision)
+SELECT $1, d.value ->> 'key', d.value, d.value ->> 'off_variant', $2, $3
+FROM json_array_elements($4::json) AS d
+ORDER BY d.value ->> 'key'
+ON CONFLICT (environment, key) DO UPDATE SET
+    document = excluded.document, off_variant = excluded.off_variant,
+    changed_generation = excluded.changed_generation, changed_revision = excluded.changed_revision;
+
+-- name: archive_flags
+UPDATE flagd.flags SET archived_at = clock_timestamp(), changed_generation = $2, changed_revision = $3
+WHERE environment = $1 AND key = ANY($4::text []);
+
+-- name: record_revision
+INSERT INTO flagd.revisions (environment, generation, revision, actor, reason, operations, keys)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: notify
+SELECT pg_notify('rescind_revision', $1 || ' ' || $2 || ' ' || $3);
+
+-- name: heads
+SELECT e.name, e.generation, e.revision FROM flagd.environments AS e;
+
+-- name: load_since
+-- An environment with what changed in it after a revision; after (-1, -1) is everything.
+SELECT e.generation, e.revision, e.evaluators::text AS evaluators, e.metadata::text AS metadata,
+    (
+        SELECT coalesce(json_agg(json_build_object(
+            'flag', f.document, 'epoch', f.epoch, 'is_archived', f.archived_at IS NOT NULL
+        )), '[]')::text
+        FROM flagd.flags AS f
+        WHERE f.environment = e.name AND (f.changed_generation, f.changed_revision) > ($2::bigint, $3::bigint)
+            AND ($2::bigint >= 0 OR f.archived_at IS NULL)
+    ) AS flags,
+    (
+        SELECT coalesce(json_agg(json_build_object(
+            'flag', k.flag, 'kill', json_build_object(
+                'rollback_id', k.rollback_id, 'off_variant', k.off_variant, 'closes_epoch', k.closes_epoch,
+                'revision', json_build_array(k.generation, k.revision), 'scope', k.scope)
+        )), '[]')::text
+        FROM flagd.kills AS k WHERE k.environment = e.name AND k.lifted_at IS NULL
+    ) AS kills,
+    CASE WHEN $2::bigint < 0 THEN false ELSE EXISTS (
+        SELECT FROM flagd.revisions AS r, json_array_elements(r.operations) AS o
+        WHERE r.environment = e.name AND (r.generation, r.revision) > ($2::bigint, $3::bigint) AND o.value ->> 'op' = 'kill'
+    ) END AS is_kill
+FROM flagd.environments AS e WHERE e.name = $1;
+
+-- name: list_flags
+SELECT f.key, f.document::text AS document, f.epoch, f.changed_generation, f.changed_revision, f.created_at, f.archived_at
+FROM flagd.flags AS f
+WHERE f.environment = $1 AND f.archived_at IS NULL AND f.key > $2 ORDER BY f.key LIMIT $3;
+
+-- name: get_flag
+SELECT f.key, f.document::text AS document, f.epoch, f.changed_generation, f.changed_revision, f.created_at, f.archived_at
+FROM flagd.flags AS f WHERE f.environment = $1 AND f.key = $2;
+
+-- name: flag_keys
+SELECT f.key FROM flagd.flags AS f WHERE f.environment = $1 AND f.archived_at IS NULL ORDER BY f.key LIMIT 10000;
+
+-- name: environment_document
+SELECT e.generation, e.revision, e.evaluators, e.metadata FROM flagd.environments AS e WHERE e.name = $1;
+
+-- name: all_flags
+SELECT f.document::text AS document FROM flagd.flags AS f
+WHERE f.environment = $1 AND f.archived_at IS NULL ORDER BY f.key;

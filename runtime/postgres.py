@@ -1,0 +1,255 @@
+"""PostgreSQL over asyncpg: connections without a reset query, explicit transactions, and two honest errors.
+
+`Unavailable` says that nothing was done and to come again. `OutcomeUnknown` says that a COMMIT was sent and its answer was
+lost, late or qualified: the connection is dropped and nobody is told that it stands (hazard 6). Transactions are READ
+COMMITTED in so many words, whatever the database's default is (hazard 10).
+
+A connection is handed back as it is: whoever changes its session (SET without LOCAL, LISTEN, session locks) takes a
+`dedicated` one. Behind pgbouncer in transaction mode set its `max_prepared_statements`: statements are prepared and kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from runtime.errors import OutcomeUnknown, Unavailable
+
+CONNECT_SECONDS = 5.0
+ACQUIRE_SECONDS = 10.0
+COMMAND_SECONDS = 30.0
+ROLLBACK_SECONDS = 5.0
+CLOSE_SECONDS = 5.0
+WAIT_STEP_SECONDS = 0.1
+WAIT_NOTICE_SECONDS = 5.0
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+
+log = logging.getLogger("rescind.postgres")
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,  # a primary that has become a standby
+)
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc]
+    """asyncpg's connection, released without a round trip of its own."""
+
+    def get_reset_query(self) -> str:
+        """Return nothing: a reset query on every release is one transaction more for each of ours."""
+        return ""
+
+
+async def _prepare(connection: Connection) -> None:
+    """json and jsonb travel as Python objects."""
+    await connection.set_type_codec("json", schema="pg_catalog", format="binary", encoder=_encode, decoder=_decode)
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: b"\x01" + _encode(value),
+        decoder=lambda data: _decode(data[1:]),
+    )
+
+
+@contextlib.contextmanager
+def _translated(connection: Connection | None = None) -> Iterator[None]:
+    """Turn what means "the database is away" into `Unavailable`; without a connection yet, everything of the network does."""
+    try:
+        yield
+    except AWAY as error:
+        raise Unavailable("PostgreSQL", str(error)) from error
+    except TimeoutError as error:
+        raise Unavailable("PostgreSQL", "no answer in time") from error
+    except (asyncpg.InterfaceError, OSError) as error:
+        if connection is None or lost(connection):
+            raise Unavailable("PostgreSQL", str(error)) from error
+        raise
+
+
+async def connect(url: str, *, application_name: str, command_seconds: float | None = None) -> Connection:
+    """Return a connection of the caller's own, with our codecs. Raises `Unavailable`."""
+    with _translated():
+        connection: Connection = await asyncpg.connect(url, **_options(application_name, command_seconds))
+        await _prepare(connection)
+        return connection
+
+
+def _options(application_name: str, command_seconds: float | None) -> dict[str, Any]:
+    return {
+        "timeout": CONNECT_SECONDS,
+        "command_timeout": command_seconds,
+        "connection_class": Connection,
+        "server_settings": {"application_name": application_name, "jit": "off", "timezone": "UTC"},
+    }
+
+
+class Postgres:
+    """A pool of connections to one database."""
+
+    def __init__(self, url: str, application_name: str, pool: asyncpg.Pool) -> None:
+        self.url = url
+        self.application_name = application_name
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, url: str, *, application_name: str, size_max: int = 10, wait_seconds: float = 60.0) -> Postgres:
+        """Return a pool once the database answers; until then wait, and say so. Raises `Unavailable` after `wait_seconds`."""
+        begun = time.monotonic()
+        noticed = -WAIT_NOTICE_SECONDS
+        while True:
+            try:
+                return cls(url, application_name, await cls._create(url, application_name, size_max))
+            except Unavailable as error:
+                waited = time.monotonic() - begun
+                if waited >= wait_seconds:
+                    raise
+                if waited - noticed >= WAIT_NOTICE_SECONDS:
+                    noticed = waited
+                    log.warning("waiting for PostgreSQL (%.0f of %.0f s): %s", waited, wait_seconds, error.detail)
+                await asyncio.sleep(WAIT_STEP_SECONDS)
+
+    @staticmethod
+    async def _create(url: str, application_name: str, size_max: int) -> asyncpg.Pool:
+        with _translated():
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=0,  # one kept open is reopened in the background, with a traceback in the log for each failure
+                max_size=size_max,
+                max_queries=10_000_000,
+                init=_prepare,
+                **_options(application_name, COMMAND_SECONDS),
+            )
+            async with pool.acquire(timeout=ACQUIRE_SECONDS):
+                return pool
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection in autocommit mode. Raises `Unavailable`, from the body too when the database goes away.
+
+        A `TimeoutError` in the body counts as no answer from the database.
+        """
+        with _translated():
+            connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+        try:
+            with _translated(connection):
+                yield connection
+        finally:
+            with _translated():
+                await self._pool.release(connection)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection inside one READ COMMITTED transaction: committed at the end, rolled back on any exception.
+
+        Raises `Unavailable` (nothing was done) and `OutcomeUnknown` (nobody knows). For a savepoint use `savepoint`.
+        """
+        async with self.connection() as connection:
+            async with transaction_on(connection):
+                yield connection
+
+    async def dedicated(self) -> Connection:
+        """Return a connection outside the pool; the caller closes it. Raises `Unavailable`."""
+        return await connect(self.url, application_name=self.application_name)
+
+    async def close(self) -> None:
+        """Close every connection; those still lent are cut off after `CLOSE_SECONDS`."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+
+@contextlib.asynccontextmanager
+async def transaction_on(connection: Connection) -> AsyncIterator[None]:
+    """`Postgres.transaction` on a connection one has. It is terminated where its state is not known."""
+    with _translated(connection):
+        await connection.execute(BEGIN)
+        try:
+            yield
+        except BaseException:
+            await _roll_back(connection)
+            raise
+        await _commit(connection)
+
+
+@contextlib.asynccontextmanager
+async def savepoint(connection: Connection) -> AsyncIterator[None]:
+    """Undo what the body did if it raises, and leave the transaction around it usable."""
+    await connection.execute("SAVEPOINT rescind")
+    try:
+        yield
+    except Exception:
+        await connection.execute("ROLLBACK TO SAVEPOINT rescind")
+        await connection.execute("RELEASE SAVEPOINT rescind")
+        raise
+    await connection.execute("RELEASE SAVEPOINT rescind")
+
+
+def lost(connection: Connection) -> bool:
+    """Whether the connection is gone; one from a pool then belongs to the pool again."""
+    try:
+        closed: bool = connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+    return closed
+
+
+def drop(connection: Connection) -> None:
+    """End a connection whose state is not known. One that was lost has left its pool already, which is as good."""
+    with contextlib.suppress(asyncpg.InterfaceError):
+        connection.terminate()
+
+
+async def _roll_back(connection: Connection) -> None:
+    """Roll back, or drop the connection, which comes to the same."""
+    try:
+        await connection.execute("ROLLBACK", timeout=ROLLBACK_SECONDS)
+    except asyncio.CancelledError:
+        drop(connection)
+        raise
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        drop(connection)
+
+
+async def _commit(connection: Connection) -> None:
+    """Commit. Raises `OutcomeUnknown` unless PostgreSQL has said, without a warning, that it stands."""
+    warnings: list[str] = []
+
+    def note(_: object, message: Any) -> None:
+        if message.severity_en in {"WARNING", "ERROR"}:
+            warnings.append(str(message))
+
+    connection.add_log_listener(note)
+    try:
+        tag = await connection.execute("COMMIT")
+    except asyncpg.IntegrityConstraintViolationError:
+        raise  # a deferred constraint: PostgreSQL has rolled back and said so
+    except asyncio.CancelledError:
+        drop(connection)
+        raise
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        drop(connection)
+        raise OutcomeUnknown(f"the answer to COMMIT was lost: {error}") from error
+    finally:
+        with contextlib.suppress(asyncpg.InterfaceError):
+            connection.remove_log_listener(note)
+    if warnings:
+        drop(connection)
+        raise OutcomeUnknown(f"COMMIT came with a warning: {warnings[0]}")
+    if tag != "COMMIT":
+        raise asyncpg.InFailedSQLTransactionError("an error was swallowed inside the transaction: PostgreSQL rolled it back")

@@ -1,0 +1,64 @@
+"""One span per request, and the caller's trace taken on (W3C `traceparent`).
+
+Without an endpoint no span is made, but a trace that came with the request still names the log lines and audit entries of
+what it caused. A stream's span ends where its first byte is sent: what follows may last for days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from opentelemetry import context as contexts
+from opentelemetry.trace import SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from runtime.telemetry import tracer
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_propagator = TraceContextTextMapPropagator()
+
+
+class TracingMiddleware:
+    """Wraps an ASGI application. `enabled` is whether spans go anywhere: whether an endpoint is set."""
+
+    def __init__(self, app: App, *, enabled: bool) -> None:
+        self._app = app
+        self._enabled = enabled
+        self._tracer = tracer()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        parent = next((value for name, value in scope["headers"] if name == b"traceparent"), None)
+        if parent is None and not self._enabled:
+            await self._app(scope, receive, send)
+            return
+        carrier = {} if parent is None else {"traceparent": parent.decode("latin-1")}
+        attached = contexts.attach(_propagator.extract(carrier))
+        try:
+            if self._enabled:
+                await self._traced(scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
+        finally:
+            contexts.detach(attached)
+
+    async def _traced(self, scope: Scope, receive: Receive, send: Send) -> None:
+        attributes = {"http.request.method": scope["method"], "url.path": scope["path"]}
+        with self._tracer.start_as_current_span(scope["method"], kind=SpanKind.SERVER, attributes=attributes) as span:
+
+            async def watched(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    span.set_attribute("http.response.status_code", message["status"])
+                    if any(value.startswith(b"text/event-stream") for _, value in message.get("headers", ())):
+                        span.end()
+                await send(message)
+
+            await self._app(scope, receive, watched)

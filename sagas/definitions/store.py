@@ -1,0 +1,205 @@
+"""Where definitions are kept, pinned by name and version (P15): what a version means never changes, how it is paced may."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import asyncpg
+import msgspec
+from msgspec import Struct
+from rescind.wire import Fault
+
+from runtime.queries import Queries
+from sagas import connections
+from sagas.connections import SmtpConnection, StripeConnection, WebhookConnection
+from sagas.definitions.document import (
+    Compensation,
+    Definition,
+    Email,
+    KindDefinition,
+    Refund,
+    SagaDefinition,
+    Webhook,
+    encode,
+    semantics_hash,
+)
+
+QUERIES = Queries.load("sagas", "definitions")
+SUGGESTIONS_MAX = 1_000
+CATALOGUE_MAX = 4_096
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """A definition as it is kept."""
+
+    name: str
+    is_kind: bool
+    version: str
+    document: dict[str, Any]
+    semantics_hash: bytes
+    created_by: str
+    created_at: datetime
+
+    @property
+    def definition(self) -> Definition:
+        """The document, read."""
+        if self.is_kind:
+            return msgspec.convert(self.document, KindDefinition)
+        return msgspec.convert(self.document, SagaDefinition)
+
+
+Put = Literal["created", "tuned", "unchanged", "differs"]
+
+
+async def put(connection: asyncpg.Connection, environment: str, definition: Definition, *, actor: str) -> Put:
+    """Keep a definition. `differs`: this version is taken and means something else; nothing was changed.
+
+    Retry, timeout and pace of a version that means the same are replaced: `tuned`.
+    """
+    is_kind = isinstance(definition, KindDefinition)
+    name = definition.kind if isinstance(definition, KindDefinition) else definition.saga
+    document, meaning = encode(definition), semantics_hash(definition)
+    place = (environment, name, is_kind, definition.version)
+    if await connection.fetchval(QUERIES.insert, *place, document, meaning, actor) is not None:
+        return "created"
+    standing = await get(connection, environment, name, definition.version, is_kind=is_kind)
+    if standing is None or standing.semantics_hash != meaning:
+        return "differs"
+    if standing.document == document:
+        return "unchanged"
+    tuned = await connection.fetchval(QUERIES.tune, *place, document, meaning)
+    return "differs" if tuned is None else "tuned"
+
+
+async def get(
+    connection: asyncpg.Connection, environment: str, name: str, version: str, *, is_kind: bool = False
+) -> Stored | None:
+    """The definition of this name and version, or null."""
+    row = await connection.fetchrow(QUERIES.get, environment, name, is_kind, version)
+    return None if row is None else _stored(row)
+
+
+async def listing(
+    connection: asyncpg.Connection,
+    environment: str,
+    *,
+    is_kind: bool = False,
+    after: tuple[str, str] = ("", ""),
+    limit: int = 100,
+) -> list[Stored]:
+    """Definitions by name and version, from after `after`."""
+    rows = await connection.fetch(QUERIES.listing, environment, is_kind, after[0], after[1], limit)
+    return [_stored(row) for row in rows]
+
+
+async def names(connection: asyncpg.Connection, environment: str, *, is_kind: bool = False) -> list[str]:
+    """Every name with a definition, for suggestions."""
+    return [row["name"] for row in await connection.fetch(QUERIES.names, environment, is_kind, SUGGESTIONS_MAX)]
+
+
+async def versions(connection: asyncpg.Connection, environment: str, name: str, *, is_kind: bool = False) -> list[str]:
+    """The versions of one name, oldest first."""
+    rows = await connection.fetch(QUERIES.versions, environment, name, is_kind, SUGGESTIONS_MAX)
+    return [row["version"] for row in rows]
+
+
+def _stored(row: Any) -> Stored:
+    return Stored(
+        name=row["name"],
+        is_kind=row["is_kind"],
+        version=row["version"],
+        document=row["document"],
+        semantics_hash=row["semantics_hash"],
+        created_by=row["created_by"],
+        created_at=row["created_at"],
+    )
+
+
+async def check_connections(connection: asyncpg.Connection, environment: str, definition: Definition) -> list[Fault]:
+    """Faults between a definition and the connections it names.
+
+    What moves money needs a connection that is there and granted to it; any connection that is there must be of its
+    executor's type. Others may be set up later: until then their effects wait for a person.
+    """
+    owner = definition.saga if isinstance(definition, SagaDefinition) else definition.kind
+    faults: list[Fault] = []
+    for at, compensation in _reaching_out(definition):
+        found = await connections.get(connection, environment, compensation.connection)
+        faults += _check(compensation, found, owner, at)
+    return faults
+
+
+async def missing_connections(connection: asyncpg.Connection, environment: str, definition: Definition) -> list[Fault]:
+    """Connections that the definition names and that are not set up yet: until they are, its effects wait for a person."""
+    return [
+        Fault(pointer=at, detail=f"there is no connection {compensation.connection!r} yet", code="unknown_connection")
+        for at, compensation in _reaching_out(definition)
+        if await connections.get(connection, environment, compensation.connection) is None
+    ]
+
+
+def _reaching_out(definition: Definition) -> Iterator[tuple[str, Refund | Email | Webhook]]:
+    """Every compensation and notice that needs a connection, and where it names it."""
+    steps: Sequence[Any] = definition.steps if isinstance(definition, SagaDefinition) else [definition]
+    for index, step in enumerate(steps):
+        at = f"/steps/{index}" if isinstance(definition, SagaDefinition) else ""
+        for field, compensation in (("compensation", step.compensation), ("notice", step.notice)):
+            if isinstance(compensation, Refund | Email | Webhook):
+                yield f"{at}/{field}/connection", compensation
+
+
+_TYPES: dict[type, tuple[type, str]] = {
+    Refund: (StripeConnection, "stripe"),
+    Email: (SmtpConnection, "smtp"),
+    Webhook: (WebhookConnection, "webhook"),
+}
+
+
+def _check(compensation: Compensation, found: connections.Connection | None, owner: str, at: str) -> list[Fault]:
+    moves_money = isinstance(compensation, Refund)
+    name = getattr(compensation, "connection", "")
+    if found is None:
+        detail = f"there is no connection {name!r}, and what moves money needs one granted to it"
+        return [Fault(pointer=at, detail=detail, code="unknown_connection")] if moves_money else []
+    wanted, word = _TYPES[type(compensation)]
+    if not isinstance(found, wanted):
+        return [Fault(pointer=at, detail=f"{name!r} is not a {word} connection", code="wrong_connection")]
+    if moves_money and not connections.grants(found, owner):
+        granted = msgspec.json.encode([owner]).decode()
+        detail = f'{name!r} is not granted to {owner!r}: an admin adds "granted": {granted} to the connection'
+        return [Fault(pointer=at, detail=detail, code="not_granted")]
+    return []
+
+
+class Catalogue:
+    """Definitions by name and version, read once per process: what a version means does not change.
+
+    Retry, timeout and pace may: who needs those reads the store.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, str, bool], Definition] = {}
+
+    async def saga(self, connection: asyncpg.Connection, environment: str, name: str, version: str) -> Definition | None:
+        """The saga's definition, or null while there is none."""
+        return await self._of(connection, environment, name, version, False)
+
+    async def kind(self, connection: asyncpg.Connection, environment: str, name: str, version: str) -> Definition | None:
+        """The loose kind's definition, or null while there is none."""
+        return await self._of(connection, environment, name, version, True)
+
+    async def _of(
+        self, connection: asyncpg.Connection, environment: str, name: str, version: str, is_kind: bool
+    ) -> Definition | None:
+        place = (environment, name, version, is_kind)
+        known = self._known.get(place)
+        if known is None:
+            stored = await get(connection, environment, name, version, is_kind=is_kind)
+            if stored is None:
+                return None
+            if len(self._known) >= CATALOGUE_MAX:
+                self._known.clear()
+            known = self._known[place] = stored.definition
+        return known

@@ -1,0 +1,29 @@
+-- Definitions of sagas and loose kinds, pinned by version.
+
+-- name: get
+SELECT environment, name, is_kind, version, document, semantics_hash, created_by, created_at
+FROM sagas.definitions WHERE environment = $1 AND name = $2 AND is_kind = $3 AND version = $4
+
+-- name: insert
+INSERT INTO sagas.definitions (environment, name, is_kind, version, document, semantics_hash, created_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (environment, name, is_kind, version) DO NOTHING
+RETURNING created_at
+
+-- name: tune
+UPDATE sagas.definitions SET document = $5
+WHERE environment = $1 AND name = $2 AND is_kind = $3 AND version = $4 AND semantics_hash = $6
+RETURNING created_at
+
+-- name: listing
+SELECT environment, name, is_kind, version, document, semantics_hash, created_by, created_at
+FROM sagas.definitions
+WHERE environment = $1 AND is_kind = $2 AND (name, version) > ($3::text, $4::text)
+ORDER BY name, version
+LIMIT $5
+
+-- name: names
+SELECT DISTINCT name FROM sagas.definitions WHERE environment = $1 AND is_kind = $2 ORDER BY name LIMIT $3
+
+-- name: versions
+SELECT version FROM sagas.definitions WHERE environment = $1 AND name = $2 AND is_kind = $3 ORDER BY created_at, version LIMIT $4

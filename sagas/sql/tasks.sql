@@ -1,0 +1,50 @@
+-- Workers that claim compensations over HTTP (P15).
+
+-- name: seen
+INSERT INTO sagas.workers AS w (environment, id, saga, version, steps)
+SELECT $1, $2, $3, v.version, $5::text [] FROM unnest($4::text []) AS v (version) ORDER BY v.version
+ON CONFLICT (environment, id, saga, version) DO UPDATE SET steps = excluded.steps, seen_at = clock_timestamp()
+
+-- name: revive
+-- It waited because nobody served it; now somebody does.
+UPDATE sagas.compensations AS c SET state = 'due', reason = NULL, due_at = clock_timestamp()
+WHERE c.environment = $1 AND c.action = 'worker' AND c.state = 'waiting' AND c.reason = 'no_worker'
+    AND c.definition = $2 AND c.definition_version = ANY($3::text []) AND c.step = ANY($4::text [])
+RETURNING c.id, c.rollback_id
+
+-- name: follow_revival
+UPDATE sagas.dispositions AS d SET state = 'pending', reason = NULL, changed_at = clock_timestamp()
+WHERE d.compensation_id = ANY($1::uuid []) AND d.state = 'waiting'
+
+-- name: reopen
+UPDATE sagas.rollbacks SET version = version + 1, state = CASE WHEN state = 'waiting' THEN 'compensating' ELSE state END
+WHERE id = ANY($1::uuid [])
+
+-- name: running_rollbacks
+SELECT r.id FROM sagas.rollbacks AS r
+WHERE r.environment = $1 AND r.state IN ('compensating', 'waiting') AND NOT r.paused AND r.cancelled_by IS NULL
+ORDER BY r.id LIMIT 100
+
+-- name: held
+SELECT c.id, c.token, c.environment, c.rollback_id, c.attempt, c.attempt_base, c.doubtful, c.definition, c.definition_is_kind,
+    c.definition_version, c.step,
+    coalesce(extract(EPOCH FROM clock_timestamp() - c.first_sent_at), 0)::double precision AS since_first_seconds
+FROM unnest($2::uuid [], $3::uuid []) AS n (id, token)
+INNER JOIN sagas.compensations AS c ON c.id = n.id AND c.token = n.token
+WHERE c.environment = $1 AND c.action = 'worker'
+
+-- name: keep
+UPDATE sagas.compensations AS c SET lease_until = clock_timestamp() + $4::double precision * interval '1 second'
+FROM unnest($2::uuid [], $3::uuid []) AS n (id, token)
+WHERE c.environment = $1 AND c.id = n.id AND c.token = n.token AND c.state = 'running' AND c.lease_until > clock_timestamp()
+RETURNING c.id
+
+-- name: note_late
+-- News of an attempt that no longer counts is kept as evidence.
+INSERT INTO sagas.attempts (compensation_id, attempt, verb, actor, started_at, ended_at, outcome, detail)
+SELECT c.id, c.attempt, 'act', $1, clock_timestamp(), clock_timestamp(), 'lost', n.detail::jsonb
+FROM unnest($2::uuid [], $3::text []) AS n (id, detail)
+INNER JOIN sagas.compensations AS c ON c.id = n.id AND c.action = 'worker'
+
+-- name: ring
+SELECT pg_notify('rescind_rollback', n.id::text) FROM unnest($1::uuid []) AS n (id)

@@ -1,0 +1,34 @@
+"""What every drive of a coordinator shares."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from runtime.clock import Clock, Entropy
+from runtime.postgres import Postgres
+from sagas.catalogue import Catalogue
+from sagas.claims import Claims
+from sagas.dispatch import Dispatcher
+from sagas.drain import Drain
+from sagas.enumeration import Enumeration
+from sagas.leases import Leases
+
+POLL_SECONDS = 0.5
+NO_WORKER_SECONDS = 60.0
+
+
+class Tools(Struct, frozen=True, kw_only=True):
+    """The parts of one coordinator, and how long it waits."""
+
+    pg: Postgres
+    clock: Clock
+    entropy: Entropy
+    leases: Leases
+    catalogue: Catalogue
+    enumeration: Enumeration
+    claims: Claims
+    dispatcher: Dispatcher
+    drain: Drain
+    actor: str
+    poll_seconds: float = POLL_SECONDS
+    no_worker_seconds: float = NO_WORKER_SECONDS

@@ -1,0 +1,29 @@
+"""The names of the package for type checkers; `__init__.py` finds each at its first use."""
+
+from rescind.client import AsyncClient as AsyncClient
+from rescind.client import Client as Client
+from rescind.effects import Effect as Effect
+from rescind.errors import ApiError as ApiError
+from rescind.errors import ClientClosed as ClientClosed
+from rescind.errors import ConfigurationError as ConfigurationError
+from rescind.errors import EffectCompensated as EffectCompensated
+from rescind.errors import EffectConflict as EffectConflict
+from rescind.errors import EffectError as EffectError
+from rescind.errors import EffectInProgress as EffectInProgress
+from rescind.errors import EffectKilled as EffectKilled
+from rescind.errors import EffectRefused as EffectRefused
+from rescind.errors import EffectTombstoned as EffectTombstoned
+from rescind.errors import NotDone as NotDone
+from rescind.errors import RescindError as RescindError
+from rescind.errors import Unreachable as Unreachable
+from rescind.evaluation.resolution import Resolution as Resolution
+from rescind.executors import Email as Email
+from rescind.executors import Refund as Refund
+from rescind.executors import Webhook as Webhook
+from rescind.executors import Worker as Worker
+from rescind.notify import FlagChange as FlagChange
+from rescind.saga import Saga as Saga
+from rescind.saga import Step as Step
+from rescind.status import Status as Status
+from rescind.version import __version__ as __version__
+from rescind.wire import Revision as Revision

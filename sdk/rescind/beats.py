@@ -1,0 +1,102 @@
+"""Heartbeats: which revision this instance has applied, at once after a kill, otherwise every interval (P8, contained).
+
+The beat after a kill names the effects whose bodies have begun; every other permission of this instance is given back by
+it, which is what lets a connected fleet drain in milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from rescind.bodies import Bodies
+from rescind.clock import Clock, full_jitter_seconds
+from rescind.current import Current
+from rescind.errors import ApiError, Unreachable
+from rescind.reports import Reports
+from rescind.settings import ClientSettings
+from rescind.transport import AsyncApi
+from rescind.version import __version__
+from rescind.wire import InstanceBeat, InstanceBeatAnswer
+
+logger = logging.getLogger("rescind.heartbeats")
+
+INTERVAL_SECONDS = 5.0
+INTERVAL_SECONDS_MIN = 0.5
+INTERVAL_SECONDS_MAX = 60.0
+BEAT_SECONDS = 5.0
+ACKNOWLEDGE_CAP_SECONDS = 2.0
+
+
+class Beats:
+    """Tells the server what this instance is at."""
+
+    def __init__(
+        self, api: AsyncApi, settings: ClientSettings, current: Current, bodies: Bodies, reports: Reports, clock: Clock
+    ) -> None:
+        self._api = api
+        self._settings = settings
+        self._current = current
+        self._bodies = bodies
+        self._reports = reports
+        self._clock = clock
+        self._interval_seconds = INTERVAL_SECONDS
+        self._wake = asyncio.Event()
+        self._kill = False
+        self._how = "start"
+        self.last_error = ""
+
+    def applied(self, how: str, kill: bool) -> None:
+        """A revision was applied; after a kill the server hears of it at once."""
+        self._how = how
+        if kill:
+            self._kill = True
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        failures = 0
+        while True:
+            self._wake.clear()
+            kill, self._kill = self._kill, False
+            try:
+                answer = await self._beat(kill)
+            except (Unreachable, ApiError) as error:
+                self.last_error = str(error)
+                self._kill = self._kill or kill
+                failures += 1
+                cap = ACKNOWLEDGE_CAP_SECONDS if kill else self._interval_seconds
+                await self._wait(full_jitter_seconds(self._clock, failures, base=0.1, cap=cap))
+                continue
+            failures, self.last_error = 0, ""
+            self._interval_seconds = min(max(answer.interval_seconds, INTERVAL_SECONDS_MIN), INTERVAL_SECONDS_MAX)
+            await self._wait(self._interval_seconds * (0.9 + 0.2 * self._clock.random()))
+
+    async def sign_off(self) -> None:
+        """The last beat: nothing of this instance begins any more."""
+        await self._api.call("POST", self._api.within("/heartbeats"), self._message(True, signing_off=True), InstanceBeatAnswer)
+
+    async def _beat(self, kill: bool) -> InstanceBeatAnswer:
+        path = self._api.within("/heartbeats")
+        return await self._api.repeatable(path, self._message(kill), InstanceBeatAnswer, timeout_seconds=BEAT_SECONDS)
+
+    def _message(self, kill: bool, *, signing_off: bool = False) -> InstanceBeat:
+        revision = self._current.revision  # read before the bodies: what begins after it is under this revision's kills
+        return InstanceBeat(
+            instance=self._settings.instance,
+            service=self._settings.service,
+            revision=revision,
+            how=self._how,
+            begun=self._bodies.begun() if kill else None,
+            sdk_version=__version__,
+            service_version=self._settings.service_version,
+            signing_off=signing_off,
+            journal_open=len(self._reports.held) > 0,
+        )
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass

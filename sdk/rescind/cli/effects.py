@@ -1,0 +1,35 @@
+"""`rescind effects`: the ledger, filtered."""
+
+from __future__ import annotations
+
+import click
+
+from rescind.cli.session import Session, common, pass_session
+from rescind.cli.tables import table_of
+
+COLUMNS = ("id", "kind", "key", "flag", "variant", "status", "epoch", "subject", "admitted_at")
+
+
+@click.command()
+@click.option("--flag", metavar="FLAG")
+@click.option("--saga", metavar="SAGA")
+@click.option("--status", metavar="STATUS", help="admitted, succeeded, failed or in_doubt.")
+@click.option("--epoch", type=int)
+@click.option("--rollback", metavar="ID")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--after", metavar="ID", help="Those after this one, as `next` says.")
+@common
+@pass_session
+def effects(session: Session, /, **filters: object) -> None:
+    """List effects of the ledger."""
+    answer = session.api.request("GET", session.within("/effects"), params=dict(filters))
+    if session.json:
+        session.show_json(answer)
+        return
+    rows = [{"id": row.get("effect_id"), **row} for row in answer["effects"]]
+    session.console.print(table_of(rows, COLUMNS) if rows else "no such effects")
+    if answer.get("next"):
+        session.console.print(f"more: --after {answer['next']}")
+
+
+COMMANDS = (effects,)

@@ -1,0 +1,82 @@
+"""`flags`, `get`, `set`: flags as they stand, and changing one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from rescind.cli.options import document_of, reason_option
+from rescind.cli.session import Session, common, part, pass_session
+from rescind.cli.tables import table_of
+
+PAGE = 500
+
+
+@click.command()
+@click.option("--killed", is_flag=True, help="Only those that are killed.")
+@common
+@pass_session
+def flags(session: Session, killed: bool) -> None:
+    """List the flags."""
+    found = [row for row in pages(session) if row.get("killed") or not killed]
+    if session.json:
+        session.show_json({"flags": found})
+        return
+    rows = [{**row, **(row.get("flag") or {}), "state": state_of(row)} for row in found]
+    columns = ("key", "state", "off_variant", "kind", "owner", "services", "reversibility")
+    session.console.print(table_of(rows, columns) if rows else "no flags yet: `rescind set flag.json --reason TEXT` makes one")
+
+
+def pages(session: Session) -> Iterator[dict[str, Any]]:
+    """Every flag, page by page."""
+    after: str | None = None
+    while True:
+        answer = session.api.request("GET", session.within("/flags"), params={"limit": PAGE, "after": after})
+        yield from answer["flags"]
+        after = answer.get("next")
+        if not after:
+            return
+
+
+def state_of(row: dict[str, Any]) -> str:
+    """`killed`, or the state of its definition."""
+    definition = (row.get("flag") or row).get("definition") or {}
+    return "killed" if row.get("killed") else str(definition.get("state", ""))
+
+
+@click.command()
+@click.argument("flag")
+@common
+@pass_session
+def get(session: Session, flag: str) -> None:
+    """Show FLAG as JSON: definition, revision, standing kills."""
+    session.show_json(session.api.request("GET", session.within(f"/flags/{part(flag)}")))
+
+
+@click.command("set")
+@click.argument("document", metavar="FILE|JSON")
+@reason_option
+@common
+@pass_session
+def put(session: Session, document: str, reason: str) -> None:
+    """Write a flag from FILE (JSON or YAML, `-` for standard input) or literal JSON; `key` names it.
+
+    \b
+    For example:
+      {"key": "checkout.new-flow", "off_variant": "off", "definition": {"state": "ENABLED",
+       "variants": {"on": true, "off": false}, "defaultVariant": "on"}}
+    """
+    flag = document_of(document, what="the flag")
+    if not isinstance(flag, dict) or not isinstance(flag.get("key"), str) or not flag["key"]:
+        raise click.UsageError("a flag is an object with a `key` and a `definition`: `rescind set --help` shows one")
+    answer = session.api.request("PUT", session.within(f"/flags/{part(flag['key'])}"), json={"flag": flag, "reason": reason})
+    if session.json:
+        session.show_json(answer)
+    else:
+        session.console.print(f"set [bold]{escape(flag['key'])}[/] in {escape(session.environment)}")
+
+
+COMMANDS = (flags, get, put)

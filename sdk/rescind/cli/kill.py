@@ -1,0 +1,148 @@
+"""`rescind kill FLAG`: preview, confirm, kill, follow. The safe action is the fast one: only a person's no holds it up."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import entry_points
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from rescind.cli import preview as previews
+from rescind.cli.codes import Exit
+from rescind.cli.failures import say
+from rescind.cli.following import Record, follow, sum_up
+from rescind.cli.options import reason_option, scope_of, since_option
+from rescind.cli.session import Session, common, part, pass_session
+from rescind.errors import ApiError, ConfigurationError, RescindError, Unreachable
+
+KILL_SECONDS = 15.0
+CONTAINED_SECONDS = 60.0
+GOAL_FIELDS = {"contained": "contained_at", "drained": "drained_at", "settled": "settled_at", "verified": "verified_at"}
+
+
+@click.command()
+@click.argument("flag")
+@reason_option
+@click.option("--incident", metavar="ID", help="The incident this belongs to.")
+@click.option("--compensate", type=click.Choice(["auto", "hold", "none"]), default="auto", show_default=True)
+@click.option(
+    "--grace", "grace_seconds", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Undo nothing before."
+)
+@click.option("--fault-at", metavar="T", help="When the fault began (RFC 3339), for the times of the report.")
+@click.option("--detected-at", metavar="T", help="When it was noticed.")
+@since_option
+@click.option("--scope", multiple=True, metavar="K=V", help="Only where this attribute has this value; all of several.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--no-preview", is_flag=True, help="Do not look first.")
+@click.option("--direct", is_flag=True, help="Through PostgreSQL (RESCIND_DATABASE_URL), where no server answers.")
+@click.option("--wait", "goal", type=click.Choice(list(GOAL_FIELDS)), default="contained", show_default=True)
+@click.option("--timeout", "timeout_seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop watching then.")
+@common
+@pass_session
+def kill(session: Session, /, flag: str, goal: str, timeout_seconds: float | None, scope: tuple[str, ...], **asked: Any) -> int:
+    """Put FLAG on its off variant for everyone at once, and undo what was done under it."""
+    yes, no_preview, direct = (asked.pop(name) for name in ("yes", "no_preview", "direct"))
+    body = {name: value for name, value in {**asked, "scope": scope_of(scope)}.items() if value is not None}
+    try:
+        if direct:
+            return kill_directly(session, flag, {**body, "decided_at": datetime.now(UTC).isoformat()})
+        refuse_what_cannot_be(session, goal)
+        if not no_preview and not session.json:
+            look(session, flag, asked["since"], scope)
+        if not yes and not session.json and sys.stdin.isatty():
+            click.confirm(f"Kill {flag} in {session.environment}?", abort=True)
+        answer = strike(session, flag, {**body, "decided_at": datetime.now(UTC).isoformat()})
+    except RescindError as error:
+        return say(session, error)
+    timeout = CONTAINED_SECONDS if timeout_seconds is None and goal == "contained" else timeout_seconds
+    try:
+        record = follow(session, answer["rollback_id"], until=reaches(goal), timeout_seconds=timeout, quiet=session.json)
+    except RescindError as error:
+        say(session, error)
+        session.errors.print(f"The kill stands: rollback {answer['rollback_id']}.")
+        return Exit.NOT_CONTAINED
+    return conclude(session, answer, record, goal)
+
+
+def refuse_what_cannot_be(session: Session, goal: str) -> None:
+    """`--wait verified` before anything is done, where nothing measures health."""
+    if goal == "verified" and not session.me.get("measures_health", False):
+        raise ApiError(
+            422, "nothing_measures_health", "Nothing measures health here: nothing can be verified. The flag was not killed.",
+            next_step="kill with --wait settled",
+        )  # fmt: skip
+
+
+def look(session: Session, flag: str, since: str | None, scope: tuple[str, ...]) -> None:
+    """Show the preview. One that fails, for whatever reason but an unknown flag, does not stand in the way."""
+    try:
+        previews.show(session, previews.fetch(session, flag, since=since, scope=scope))
+    except ApiError as error:
+        if error.status in (401, 404):
+            raise
+        session.console.print(f"[yellow]no preview:[/] {escape(error.detail)}")
+    except Unreachable as error:
+        session.console.print(f"[yellow]no preview:[/] {escape(str(error))}")
+
+
+def strike(session: Session, flag: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Kill, and say how long that took."""
+    begun = time.monotonic()
+    answer: dict[str, Any] = session.api.request(
+        "POST", session.within(f"/flags/{part(flag)}/kill"), json=body, timeout_seconds=KILL_SECONDS
+    )
+    if not session.json:
+        took = (time.monotonic() - begun) * 1000
+        how = "widens" if answer["widened"] else "joins" if answer["joined"] else "is"
+        session.console.print(
+            f"[bold red]killed[/] {escape(flag)} in {took:.0f} ms; this {how} rollback {answer['rollback_id']}"
+        )
+    return answer
+
+
+def reaches(goal: str) -> Any:
+    """Whether a record has come as far as the goal; every goal but `contained` wants containment too."""
+    field = GOAL_FIELDS[goal]
+
+    def reached(record: Record) -> bool:
+        done = record["state"] == "settled" if goal == "settled" else bool(record[field]) or record["state"] == "settled"
+        return done and (goal == "drained" or record["contained_at"] is not None)
+
+    return reached
+
+
+def conclude(session: Session, answer: dict[str, Any], record: Record, goal: str) -> int:
+    """Print how it stands and choose the exit code."""
+    reached = bool(record) and reaches(goal)(record)
+    contained = bool(record) and record["contained_at"] is not None
+    if session.json:
+        session.show_json({**answer, "reached": reached, "rollback": record or None})
+    elif record:
+        sum_up(session, record)
+    else:
+        session.console.print(f"killed; nothing was heard since: rescind watch {answer['rollback_id']}")
+    if reached:
+        return Exit.OK
+    return Exit.CONTAINED_ONLY if contained else Exit.NOT_CONTAINED
+
+
+def kill_directly(session: Session, flag: str, body: dict[str, Any]) -> int:
+    """Call the SQL function on PostgreSQL itself, through the server package."""
+    for entry in entry_points(group="rescind.direct", name="kill"):
+        answer = entry.load()(session.given_environment or "production", flag, body)
+        if session.json:
+            session.show_json(answer)
+        else:
+            session.console.print(f"[bold red]killed[/] {escape(flag)} directly; rollback {answer['rollback_id']}")
+        return Exit.OK
+    raise ConfigurationError(
+        "--direct needs the server package on this machine (pip install rescind-server), or call "
+        "rollbacks.kill_v1 with psql: it is the function that every path calls"
+    )
+
+
+COMMANDS = (kill,)

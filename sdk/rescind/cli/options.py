@@ -1,0 +1,64 @@
+"""Options that several commands share, and how their text is read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FILE_BYTES_MAX = 4 * 1024 * 1024
+
+reason_option = click.option("--reason", required=True, metavar="TEXT", help="Why, for the audit log.")
+since_option = click.option("--since", metavar="T|REVISION", help="Undo effects from this instant or revision on.")
+
+
+def scope_of(pairs: Sequence[str], *, raw: bool = False) -> dict[str, Any]:
+    """Read `K=V` pairs. Values are JSON scalars where they read as one (true, 3), else text.
+
+    >>> scope_of(["country=DE", "beta=true"])
+    {'country': 'DE', 'beta': True}
+    """
+    scope: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{pair!r} is not K=V", param_hint="--scope")
+        scope[name] = text if raw else scalar_of(text)
+    return scope
+
+
+def scalar_of(text: str) -> str | int | float | bool:
+    """The JSON scalar that the text is, else the text itself."""
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+    return value if isinstance(value, str | int | float | bool) else text
+
+
+def document_of(text: str, *, what: str) -> Any:
+    """A JSON or YAML document: literal JSON, a file's path, or `-` for standard input."""
+    if text.lstrip()[:1] in ("{", "["):
+        return parse(text, name=what, yaml=False)
+    if text == "-":
+        return parse(sys.stdin.read(FILE_BYTES_MAX), name="standard input", yaml=False)
+    path = Path(text)
+    try:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            raise click.UsageError(f"{text} is larger than 4 MiB")
+        return parse(path.read_text(encoding="utf-8"), name=text, yaml=path.suffix.lower() in (".yaml", ".yml"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{what} {text!r} cannot be read: {error}") from None
+
+
+def parse(text: str, *, name: str, yaml: bool) -> Any:
+    """The document in `text`. Raises `UsageError` that says where it stops making sense."""
+    try:
+        return msgspec.yaml.decode(text) if yaml else msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise click.UsageError(f"{name} is not a valid {'YAML' if yaml else 'JSON'} document: {error}") from None

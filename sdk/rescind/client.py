@@ -1,0 +1,249 @@
+"""The two faces of the client over one core: `Client` for threads, `AsyncClient` for the caller's event loop.
+
+Neither does I/O when it is made, needs an event loop, or starts a thread; both start at first use, at `wait_ready` or when
+entered, and end in two seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypedDict, TypeVar, Unpack
+
+from rescind.core import Core
+from rescind.effects import EffectContext
+from rescind.effects import Saga as SagaArgument
+from rescind.errors import ClientClosed, ConfigurationError
+from rescind.evaluations import Evaluations, effect_context
+from rescind.saga import Saga
+from rescind.settings import settings_from
+from rescind.worker import Worker
+
+T = TypeVar("T")
+
+READY_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
+
+
+class Options(TypedDict, total=False):
+    """How a client is set up; each falls back to its `RESCIND_*` variable."""
+
+    url: str | None
+    token: str | None
+    environment: str | None
+    """only with a token that is good for all environments"""
+    service: str | None
+    service_version: str | None
+    instance: str | None
+    state_dir: str | Path | None
+
+
+class EffectOptions(TypedDict, total=False):
+    """What an effect may say beside its kind, flag, key and payload."""
+
+    saga: SagaArgument | None
+    """(name, version, id), or `saga.instance(id)`"""
+    step: str | None
+    kind_version: str | None
+    subject: str | None
+    attributes: Mapping[str, Any] | None
+    variant: str | None
+    """left out: what this task's or request's own evaluation of the flag gave"""
+    lease_seconds: float | None
+    """left out: what the step's definition says, where its saga is registered with this client, else 30"""
+
+
+class Client(Evaluations):
+    """The synchronous client: one daemon thread keeps it current."""
+
+    def __init__(self, *, sagas: Sequence[Saga] = (), **options: Unpack[Options]) -> None:
+        super().__init__(Core(settings_from(**options), sagas=sagas))
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def effect(
+        self, kind: str, *, flag: str, key: str, payload: Mapping[str, Any], **options: Unpack[EffectOptions]
+    ) -> EffectContext:
+        """An effect around a body: `with`, or `async with` in code that runs on a loop of its own."""
+        return effect_context(self, kind, flag=flag, key=key, payload=payload, **options)
+
+    def wait_ready(self, timeout_seconds: float = READY_SECONDS) -> bool:
+        """Whether there is a snapshot, waiting for it at most this long. Never raises."""
+        if self.core.closed:
+            return self.core.current.snapshot is not None
+        self.ensure_started()
+        return self.block_on_core(self.core.wait_ready(timeout_seconds))
+
+    def register(self, saga: Saga) -> bool:
+        """Lay down a saga's definition; False where another meaning holds under its version. Raises `ApiError`."""
+        return self.block_on_core(self.core.register(saga))
+
+    def work(self, saga: Saga, *, concurrency: int = 16) -> None:
+        """Carry out the saga's compensations until interrupted; what has begun comes to its end first."""
+        self.ensure_started()
+        self.block_on_core(Worker(self.core, saga, concurrency).run())
+
+    def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
+        """Deliver what is under way, sign off, stop the thread. Bounded; the second call does nothing."""
+        with self._starting:
+            thread, loop, self._thread, self._loop = self._thread, self._loop, None, None
+        if thread is None or loop is None:
+            self.core.closed = True
+            return
+        closing = asyncio.run_coroutine_threadsafe(self.core.close(timeout_seconds), loop)
+        try:
+            closing.result(timeout_seconds)
+        except concurrent.futures.TimeoutError:
+            closing.cancel()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout_seconds / 4)
+
+    def __enter__(self) -> Client:
+        self.wait_ready()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def ensure_started(self) -> None:
+        """Start the thread, once."""
+        if self._thread is None and not self.core.closed:
+            with self._starting:
+                if self._loop is None and not self.core.closed:
+                    self.core.load()
+                    loop = asyncio.new_event_loop()
+                    self._loop = loop
+                    self._thread = threading.Thread(target=self._run, args=(loop,), name="rescind", daemon=True)
+                    self._thread.start()
+
+    async def on_core(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the thread's loop, from another loop."""
+        loop = self._running_loop()
+        if loop is None:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+    def block_on_core(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the thread's loop and wait for it."""
+        loop = self._running_loop()
+        if loop is None:
+            return asyncio.run(work)
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise ConfigurationError("this would wait for the thread that it runs on: do it outside of the callback")
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run `work` on the thread's loop and do not wait."""
+        loop = self._running_loop()
+        if loop is None:
+            asyncio.run(work)
+        else:
+            loop.call_soon_threadsafe(self.core.keep, work)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The thread's loop; None once the client is closed, when work only goes to disk."""
+        self.ensure_started()
+        return self._loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        loop.call_soon(self.core.launch)
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
+
+
+class AsyncClient(Evaluations):
+    """The asynchronous client: the same core, on the loop that first uses it."""
+
+    def __init__(self, *, sagas: Sequence[Saga] = (), **options: Unpack[Options]) -> None:
+        super().__init__(Core(settings_from(**options), sagas=sagas))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loaded = False
+
+    def effect(
+        self, kind: str, *, flag: str, key: str, payload: Mapping[str, Any], **options: Unpack[EffectOptions]
+    ) -> EffectContext:
+        """An effect around a body, for `async with`."""
+        return effect_context(self, kind, flag=flag, key=key, payload=payload, **options)
+
+    async def start(self) -> None:
+        """Read the last known snapshot and start following the server."""
+        if not self._loaded and not self.core.closed:
+            self._loaded = True
+            await asyncio.to_thread(self.core.load)
+        self.ensure_started()
+
+    async def wait_ready(self, timeout_seconds: float = READY_SECONDS) -> bool:
+        """Whether there is a snapshot, waiting for it at most this long. Never raises."""
+        await self.start()
+        return await self.core.wait_ready(0 if self.core.closed else timeout_seconds)
+
+    async def register(self, saga: Saga) -> bool:
+        """Lay down a saga's definition; False where another meaning holds under its version. Raises `ApiError`."""
+        return await self.on_core(self.core.register(saga))
+
+    async def work(self, saga: Saga, *, concurrency: int = 16) -> None:
+        """Carry out the saga's compensations until cancelled; what has begun comes to its end first."""
+        await self.on_core(Worker(self.core, saga, concurrency).run())
+
+    async def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
+        """Deliver what is under way, sign off, stop. Bounded; the second call does nothing."""
+        await self.core.close(timeout_seconds)
+
+    async def __aenter__(self) -> AsyncClient:
+        await self.wait_ready()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def ensure_started(self) -> None:
+        """Start on the running loop, once. Without one there is only what the disk holds."""
+        if self._loop is not None or self.core.closed:
+            return
+        if not self._loaded:
+            self._loaded = True
+            self.core.load()
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self.core.launch()
+
+    async def on_core(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work`: this is the core's loop."""
+        self._check_loop(work)
+        return await work
+
+    def block_on_core(self, work: Coroutine[Any, Any, T]) -> T:
+        """Not here."""
+        work.close()
+        raise ConfigurationError("an AsyncClient's effects are entered with `async with`; rescind.Client has both")
+
+    def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run `work` and do not wait."""
+        if self._loop is None or self._loop.is_closed():
+            work.close()
+            raise ClientClosed("the client's event loop is gone")
+        self._loop.call_soon_threadsafe(self.core.keep, work)
+
+    def _check_loop(self, work: Coroutine[Any, Any, Any]) -> None:
+        self.ensure_started()
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            work.close()
+            raise ConfigurationError("an AsyncClient belongs to the loop that first used it; rescind.Client serves several")

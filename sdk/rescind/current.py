@@ -1,0 +1,185 @@
+"""The snapshot an instance is at: replaced whole, and only ever by a later one (P2).
+
+Readers take one reference and need no lock. Writers, and whoever begins an effect's body, hold `lock`: between a kill
+that was taken in and a body that begins there is an order (P8).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from msgspec import Struct
+
+from rescind.clock import Clock
+from rescind.evaluation import KILLED, Evaluator, in_scope
+from rescind.wire import Change, Kill, Revision, Snapshot, SnapshotFlag
+
+NOTHING = Revision()
+
+
+class Applied(Struct, frozen=True, kw_only=True):
+    """What became of a snapshot or a change that was taken in."""
+
+    revision: Revision
+    changed: list[str]
+    kill: bool
+    """A flag was killed by it: say so to the server at once."""
+
+
+class DoesNotFollow(Exception):  # noqa: N818 - a condition, answered by fetching a snapshot
+    """A change that is later than the snapshot but not the next one."""
+
+
+class Containment(Struct, frozen=True, kw_only=True):
+    """A kill that the fence told of before the stream did: served until a later epoch of the flag is known."""
+
+    epoch: int
+    off_variant: str
+    rollback_id: str
+
+
+class Current:
+    """Holds the snapshot and the evaluator made from it."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or Clock()
+        self.lock = threading.Lock()
+        self.snapshot: Snapshot | None = None
+        self.evaluator: Evaluator | None = None
+        self.killed: frozenset[str] = frozenset()
+        """Flags with a standing kill: a request's pin does not hold for them."""
+        self._contained: dict[str, Containment] = {}
+
+    @property
+    def revision(self) -> Revision:
+        """Of the snapshot; 0.0 where there is none."""
+        snapshot = self.snapshot
+        return snapshot.revision if snapshot else NOTHING
+
+    def take_snapshot(self, snapshot: Snapshot) -> Applied | None:
+        """Take it in if it is later than what is held, else None."""
+        held = self.snapshot
+        if held is not None and (snapshot.environment != held.environment or snapshot.revision <= held.revision):
+            return None
+        evaluator = self._evaluator_of(snapshot)
+        with self.lock:
+            if self.revision >= snapshot.revision and self.snapshot is not None:
+                return None
+            changed = sorted(differing(held.flags if held else {}, snapshot.flags))
+            kill = held is not None and any(newly_killed(held.flags.get(key), snapshot.flags.get(key)) for key in changed)
+            self._install(snapshot, evaluator)
+        return Applied(revision=snapshot.revision, changed=changed, kill=kill)
+
+    def take_change(self, change: Change) -> Applied | None:
+        """Apply a change that follows, None for one that is already in. Raises `DoesNotFollow` for a later one."""
+        with self.lock:
+            held, evaluator = self.snapshot, self.evaluator
+            if held is None or evaluator is None or change.environment != held.environment:
+                raise DoesNotFollow(change.environment)
+            if change.revision <= held.revision:
+                return None
+            if change.previous != held.revision:
+                raise DoesNotFollow(str(change.previous))
+            removed = set(change.removed)
+            flags = {key: flag for key, flag in held.flags.items() if key not in removed} | change.flags
+            kill = change.kill or any(newly_killed(held.flags.get(key), flag) for key, flag in change.flags.items())
+            snapshot = Snapshot(
+                environment=held.environment,
+                revision=change.revision,
+                flags=flags,
+                evaluators=held.evaluators,
+                metadata=held.metadata,
+            )
+            self._install(snapshot, evaluator.updated(change.flags, change.removed, change.revision))
+        return Applied(revision=change.revision, changed=sorted({*change.flags, *removed}), kill=kill)
+
+    def contain(self, key: str, off_variant: str | None, rollback_id: str) -> bool:
+        """Serve the off variant of `key` from now on, because the fence said that it is killed; whether that is news.
+
+        Cannot tell whether it is in the kill's scope, so it is (P4). Ends when a later epoch of the flag is known.
+        """
+        with self.lock:
+            flag = self.snapshot.flags.get(key) if self.snapshot else None
+            if self.snapshot is None or self.evaluator is None or flag is None or flag.kills or key in self._contained:
+                return False
+            off_variant = off_variant or flag.off_variant
+            self._contained[key] = Containment(epoch=flag.epoch, off_variant=off_variant, rollback_id=rollback_id)
+            self._install(self.snapshot, self.evaluator)
+        return True
+
+    def dead(self, key: str, epoch: int, attributes: dict[str, Any]) -> Kill | None:
+        """The standing kill that covers an effect admitted under `epoch`, if any. Call it with `lock` held."""
+        flag = self.snapshot.flags.get(key) if self.snapshot else None
+        if flag is None:
+            return None
+        if (contained := self._contained.get(key)) and epoch <= contained.epoch:
+            return contained_kill(contained)
+        standing = (kill for kill in flag.kills if epoch <= kill.closes_epoch)
+        return next((kill for kill in standing if in_scope(attributes, kill.scope.items())), None)
+
+    def epoch(self, key: str) -> int:
+        """The flag's epoch in the snapshot; 0 where it is not known."""
+        flag = self.snapshot.flags.get(key) if self.snapshot else None
+        return flag.epoch if flag else 0
+
+    def _evaluator_of(self, snapshot: Snapshot) -> Evaluator:
+        """The evaluator of a snapshot, its flags compiled when they are first asked for."""
+        return Evaluator(
+            snapshot.flags,
+            snapshot.evaluators,
+            snapshot.metadata,
+            environment=snapshot.environment,
+            revision=snapshot.revision,
+            now=lambda: int(self._clock.now().timestamp()),
+        )
+
+    def _install(self, snapshot: Snapshot, evaluator: Evaluator) -> None:
+        for key, contained in list(self._contained.items()):
+            flag = snapshot.flags.get(key)
+            if flag is None or flag.epoch > contained.epoch:
+                del self._contained[key]
+        if self._contained:
+            overlaid = {key: with_kill(snapshot.flags[key], contained) for key, contained in self._contained.items()}
+            evaluator = evaluator.updated(overlaid, [], snapshot.revision)
+        self.killed = frozenset({key for key, flag in snapshot.flags.items() if flag.kills} | self._contained.keys())
+        self.snapshot = snapshot
+        self.evaluator = evaluator
+
+
+def newly_killed(before: SnapshotFlag | None, after: SnapshotFlag | None) -> bool:
+    """Whether a kill stands that did not stand before."""
+    if after is None or not after.kills:
+        return False
+    return before is None or {kill.revision for kill in after.kills} != {kill.revision for kill in before.kills}
+
+
+def differing(before: dict[str, SnapshotFlag], after: dict[str, SnapshotFlag]) -> set[str]:
+    """The keys whose flags are not the same in both."""
+    return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+
+
+def contained_kill(contained: Containment) -> Kill:
+    """What was learnt from the fence, in the form of a kill."""
+    return Kill(
+        rollback_id=contained.rollback_id,
+        off_variant=contained.off_variant,
+        closes_epoch=contained.epoch,
+        revision=NOTHING,
+    )
+
+
+def with_kill(flag: SnapshotFlag, contained: Containment) -> SnapshotFlag:
+    """The flag as a kill leaves it, in plain flagd terms (P7): ENABLED, the off variant as default, no targeting."""
+    definition = {name: value for name, value in flag.definition.items() if name != "targeting"}
+    metadata = {**definition.get("metadata", {}), KILLED: True, "rescind.rollback_id": contained.rollback_id}
+    return SnapshotFlag(
+        definition={**definition, "state": "ENABLED", "defaultVariant": contained.off_variant, "metadata": metadata},
+        off_variant=flag.off_variant,
+        epoch=flag.epoch,
+        kills=[contained_kill(contained)],
+        max_staleness_seconds=flag.max_staleness_seconds,
+        effect_attributes=flag.effect_attributes,
+        on_unreachable=flag.on_unreachable,
+        services=flag.services,
+    )

@@ -1,0 +1,138 @@
+"""`Evaluator`: one immutable snapshot of a flag set, ready to be evaluated from any thread (P1, P2, P6).
+
+An evaluation is one look-up and one call. Flags are compiled on their first use; `updated` gives the next snapshot and keeps
+the compiled functions of every flag that did not change. Nothing here waits, locks, or raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from rescind.evaluation.compiler import Compiler, Served, no_clock
+from rescind.evaluation.errors import EvaluationError
+from rescind.evaluation.kills import FlagSpec
+from rescind.evaluation.resolution import ErrorCode, Reason, Resolution, error, fit
+
+_EMPTY: Final[Mapping[str, Any]] = {}
+
+
+class Evaluator:
+    """Evaluates the flags of one environment at one revision.
+
+    >>> evaluator = Evaluator({"new-flow": flag})
+    >>> evaluator.boolean("new-flow", False, {"targetingKey": "user-1"})
+    True
+    """
+
+    __slots__ = (
+        "_compiler",
+        "_evaluators",
+        "_flags",
+        "_now",
+        "_served",
+        "_set_metadata",
+        "environment",
+        "generation",
+        "metadata",
+        "revision",
+    )
+
+    def __init__(
+        self,
+        flags: Mapping[str, FlagSpec],
+        evaluators: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        generation: str = "v3",
+        environment: str = "",
+        revision: Any = None,
+        *,
+        now: Callable[[], int] | None = None,
+    ) -> None:
+        """`generation` is the environment's bucketing, "v2" or "v3".
+
+        `now` gives `$flagd.timestamp`, in whole seconds since 1970: this package asks no clock of its own. Without it a rule
+        that reads the time fails.
+        """
+        self._flags: Mapping[str, FlagSpec] = dict(flags)
+        self._evaluators = dict(evaluators or {})
+        self._now = now
+        self._served: dict[str, Served] = {}
+        self.metadata = dict(metadata or {})
+        self._set_metadata = MappingProxyType(self.metadata)
+        self.generation = generation
+        self.environment = environment
+        self.revision = revision
+        self._compiler = Compiler(self._evaluators, self.metadata, generation, now or no_clock)
+
+    def updated(self, changed: Mapping[str, FlagSpec], removed: Iterable[str] = (), revision: Any = None) -> Evaluator:
+        """The snapshot after a change: this one stays as it is. What did not change stays compiled."""
+        flags, served = dict(self._flags), dict(self._served)
+        flags.update(changed)
+        for key in removed:
+            flags.pop(key, None)
+            served.pop(key, None)
+        for key in changed:
+            served.pop(key, None)
+        following = Evaluator({}, self._evaluators, self.metadata, self.generation, self.environment, revision, now=self._now)
+        following._flags, following._served = flags, served
+        return following
+
+    @property
+    def flags(self) -> Mapping[str, FlagSpec]:
+        """The flags as they were given, by key."""
+        return self._flags
+
+    def boolean(self, key: str, default: bool, context: Mapping[str, Any] | None = None) -> bool:
+        """The flag's value, or `default`: the hot path of `evaluate(key, context, default, "boolean").value`."""
+        try:
+            value = self._served[key](context or _EMPTY).value
+        except Exception:
+            value = self.evaluate(key, context, default, "boolean").value
+        return value if value is True or value is False else default
+
+    def evaluate(self, key: str, context: Mapping[str, Any] | None, default: Any, kind: str = "any") -> Resolution:
+        """Value, variant and reason of a flag for a context.
+
+        `kind` is boolean, string, integer, float, object or any. Never raises (P6): the caller's default comes with reason
+        ERROR and FLAG_NOT_FOUND, TYPE_MISMATCH or GENERAL; the off variant with ERROR and PARSE_ERROR where this version
+        cannot read the definition.
+        """
+        try:
+            served = self._served.get(key) or self._compiled(key)
+            if context.__class__ is not dict and not isinstance(context, Mapping):
+                context = _EMPTY
+            outcome = served(context)
+        except Exception as fault:
+            outcome = self._failed(fault)
+        return fit(outcome, default, kind)
+
+    def off(self, key: str, default: Any, kind: str = "any", reason: Reason = Reason.STALE) -> Resolution:
+        """The flag's off variant without an evaluation, for whoever must not trust this snapshot (P3). Never raises."""
+        try:
+            flag = self._flags.get(key)
+            outcome = self._not_found() if flag is None else self._compiler.off(flag, reason)
+        except Exception as fault:
+            outcome = self._failed(fault)
+        return fit(outcome, default, kind)
+
+    def compile(self, keys: Iterable[str] | None = None) -> None:
+        """Compile flags ahead of their first use, for example those that a change brought, off the event loop."""
+        for key in list(self._flags) if keys is None else keys:
+            if key in self._flags and key not in self._served:
+                self._served[key] = self._compiler.compile(key, self._flags[key])
+
+    def _compiled(self, key: str) -> Served:
+        flag = self._flags.get(key)
+        if flag is None:
+            return lambda _: self._not_found()
+        served = self._served[key] = self._compiler.compile(key, flag)
+        return served
+
+    def _not_found(self) -> Resolution:
+        return error(ErrorCode.FLAG_NOT_FOUND, "no such flag", self._set_metadata)
+
+    def _failed(self, fault: Exception) -> Resolution:
+        detail = str(fault) if isinstance(fault, EvaluationError) else type(fault).__name__
+        return error(ErrorCode.GENERAL, f"the rule failed: {detail}", self._set_metadata)

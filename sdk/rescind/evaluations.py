@@ -1,0 +1,154 @@
+"""Evaluation as services call it: it never raises and never waits for the network (P6).
+
+One look at the current evaluator, one call, one note of what was asked: effects take the variant that their own task or
+request was served.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rescind.context import Evaluates
+from rescind.core import Core
+from rescind.effects import Ask, EffectContext, Saga, saga_reference
+from rescind.evaluation.resolution import ErrorCode, Kind, Resolution, error, fit
+from rescind.face import Face
+from rescind.notify import Callback
+from rescind.status import Status, status_of
+
+logger = logging.getLogger("rescind")
+
+Context = Mapping[str, Any]
+Number = float
+
+
+class Evaluations:
+    """What the synchronous and the asynchronous client have in common."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self._current = core.current
+        self._pin = core.context.pin.get
+        self._memory = core.context.memory.get
+
+    def boolean(self, key: str, default: bool, context: Context | None = None) -> bool:
+        """The flag's value for this context; the default for a missing flag, a wrong type, or no snapshot at all."""
+        try:
+            evaluator: Evaluates | None = self._current.evaluator
+            pin = self._pin()
+            if pin is not None or evaluator is None:
+                evaluator = self._choose(key)
+                if evaluator is None:
+                    return default
+            memory = self._memory()
+            if memory is None or memory.context is not context or memory.evaluator is not evaluator or memory.key != key:
+                self.core.context.remember(key, evaluator, context, pin)
+            return evaluator.boolean(key, default, context)
+        except Exception:  # P6: whatever is wrong, the service goes on
+            logger.exception("evaluating %s failed", key)
+            return default
+
+    def string(self, key: str, default: str, context: Context | None = None) -> str:
+        """As `boolean`, for strings."""
+        value: str = self._details(key, default, context, "string").value
+        return value
+
+    def integer(self, key: str, default: int, context: Context | None = None) -> int:
+        """As `boolean`, for whole numbers."""
+        value: int = self._details(key, default, context, "integer").value
+        return value
+
+    def float(self, key: str, default: Number, context: Context | None = None) -> Number:
+        """As `boolean`, for numbers."""
+        value: Number = self._details(key, default, context, "float").value
+        return value
+
+    def object(self, key: str, default: Any, context: Context | None = None) -> Any:
+        """As `boolean`, for objects and lists; a copy of its own."""
+        return self._details(key, default, context, "object").value
+
+    def boolean_details(self, key: str, default: bool, context: Context | None = None) -> Resolution:
+        """Value, variant, reason, and what went wrong if anything did."""
+        return self._details(key, default, context, "boolean")
+
+    def string_details(self, key: str, default: str, context: Context | None = None) -> Resolution:
+        """Value, variant, reason, and what went wrong if anything did."""
+        return self._details(key, default, context, "string")
+
+    def integer_details(self, key: str, default: int, context: Context | None = None) -> Resolution:
+        """Value, variant, reason, and what went wrong if anything did."""
+        return self._details(key, default, context, "integer")
+
+    def float_details(self, key: str, default: Number, context: Context | None = None) -> Resolution:
+        """Value, variant, reason, and what went wrong if anything did."""
+        return self._details(key, default, context, "float")
+
+    def object_details(self, key: str, default: Any, context: Context | None = None) -> Resolution:
+        """Value, variant, reason, and what went wrong if anything did."""
+        return self._details(key, default, context, "object")
+
+    def on_change(self, key: str, callback: Callback) -> Callable[[], None]:
+        """Call `callback(FlagChange)` after each change of the flag ("*": of any); returns what ends the subscription.
+
+        It runs on the client's loop and must not block it; it may be a coroutine function.
+        """
+        self.ensure_started()
+        return self.core.notifier.subscribe(key, callback)
+
+    def status(self) -> Status:
+        """Ready or not, from where, at which revision, how old, and what is wrong."""
+        return status_of(self.core)
+
+    def ensure_started(self) -> None:
+        """Start the client's work, once. Every use does it."""
+        raise NotImplementedError
+
+    def _choose(self, key: str) -> Evaluates | None:
+        self.ensure_started()
+        return self.core.permits.choose(key)
+
+    def _details(self, key: str, default: Any, context: Context | None, kind: Kind) -> Resolution:
+        try:
+            pin = self._pin()
+            evaluator = self._choose(key)
+            if evaluator is None:
+                return fit(error(ErrorCode.PROVIDER_NOT_READY, "there is no snapshot yet"), default, kind)
+            self.core.context.remember(key, evaluator, context, pin)
+            return evaluator.evaluate(key, context, default, kind)
+        except Exception as failure:  # P6: whatever is wrong, the service goes on
+            logger.exception("evaluating %s failed", key)
+            return fit(error(ErrorCode.GENERAL, str(failure)), default, kind)
+
+
+def effect_context(
+    face: Face,
+    kind: str,
+    *,
+    flag: str,
+    key: str,
+    payload: Mapping[str, Any],
+    saga: Saga | None = None,
+    step: str | None = None,
+    kind_version: str | None = None,
+    subject: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    variant: str | None = None,
+    lease_seconds: float | None = None,
+) -> EffectContext:
+    """The context manager that `client.effect(...)` returns."""
+    ask = Ask(
+        kind=kind,
+        flag=flag,
+        key=key,
+        payload=dict(payload),
+        saga=saga_reference(saga),
+        step=step,
+        kind_version=kind_version,
+        subject=subject,
+        attributes=None if attributes is None else dict(attributes),
+        variant=variant,
+        lease_seconds=lease_seconds,
+    )
+    return EffectContext(face, ask)

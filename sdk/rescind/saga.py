@@ -1,0 +1,218 @@
+"""A product team's definition: a named, versioned list of steps, each with what undoes it (P15).
+
+    order = rescind.Saga("order", version="1", flag="checkout.new-flow")
+
+    @order.step(kind="payment.capture", key="capture:{order_id}", currency_code="USD")
+    async def capture(order_id: str, amount_cents: int) -> dict: ...
+
+    @capture.compensation                 # or compensation=rescind.Refund(connection="stripe")
+    async def refund(effect: rescind.Effect) -> None: ...
+
+`saga.document()` is what the server keeps; it is registered when a client with `sagas=[order]` starts.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
+
+import msgspec
+
+from rescind.errors import ConfigurationError
+from rescind.executors import Compensation, Worker
+from rescind.wire import SagaReference
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class StepOptions(TypedDict, total=False):
+    """What a step may say beside its kind and key; left out, the server's defaults hold."""
+
+    guarantee: str
+    """of the compensation: at_least_once, at_most_once"""
+    notice: Compensation
+    """of an irreversible step: who is told"""
+    notice_approved: bool
+    in_doubt: str
+    """look_up, assume_done, wait (P16)"""
+    settle_seconds: float
+    provider_window_seconds: float
+    amount: str
+    """the payload field with the amount in minor units"""
+    currency: str
+    """the payload field with the currency, or for all alike `currency_code`"""
+    currency_code: str
+    independent: bool
+    lease_seconds: float
+    retry: dict[str, float]
+    timeout_seconds: float
+    pace: dict[str, float]
+    proof_of_failure: list[type[BaseException] | str]
+    """errors that prove that nothing was done"""
+
+
+class Step(Generic[P, R]):
+    """One step. Calling it calls the function that it decorates."""
+
+    def __init__(
+        self,
+        function: Callable[P, R] | None,
+        *,
+        name: str,
+        kind: str,
+        key: str,
+        step_class: str,
+        compensation: Compensation | None,
+        options: StepOptions,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.key = key
+        self.step_class = step_class
+        self.handler: Callable[..., Any] | None = None
+        self.proofs = frozenset(error_name(error) for error in options.get("proof_of_failure", []))
+        self.lease_seconds = options.get("lease_seconds")
+        self._function = function
+        self._declared = compensation
+        self._options = options
+        if function is not None:
+            functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the step's own function, nothing else."""
+        if self._function is None:
+            raise ConfigurationError(f"step {self.name} was declared without a function")
+        return self._function(*args, **kwargs)
+
+    def compensation(self, handler: Handler) -> Handler:
+        """Decorate what undoes one effect of this step, in a worker; async or sync. Its return value is kept as proof."""
+        if self._declared is not None and not isinstance(self._declared, Worker):
+            raise ConfigurationError(f"step {self.name} is undone by a declared executor already")
+        self.handler = handler
+        return handler
+
+    @property
+    def merges(self) -> bool:
+        """Whether one call of the handler undoes all effects of a subject: it is given a list of them."""
+        return isinstance(self._declared, Worker) and self._declared.dedupe_by is not None
+
+    def document(self) -> dict[str, Any]:
+        """The step as the server reads it."""
+        compensation = self._declared or (Worker() if self.handler else None)
+        document: dict[str, Any] = {"name": self.name, "kind": self.kind, "key": self.key, "class": self.step_class}
+        if compensation is not None:
+            document["compensation"] = msgspec.to_builtins(compensation)
+        options: dict[str, Any] = {**self._options}
+        if self.proofs:
+            options["proof_of_failure"] = sorted(self.proofs)
+        document.update(msgspec.to_builtins(options))
+        return document
+
+
+class Saga:
+    """The definition. Steps stand in the order in which they are declared."""
+
+    def __init__(self, name: str, *, version: str, flag: str, description: str = "") -> None:
+        self.name = name
+        self.version = version
+        self.flag = flag
+        self.description = description
+        self.steps: dict[str, Step[..., Any]] = {}
+
+    def step(
+        self,
+        *,
+        kind: str,
+        key: str,
+        name: str | None = None,
+        step_class: str = "compensatable",
+        compensation: Compensation | None = None,
+        **options: Unpack[StepOptions],
+    ) -> Callable[[Callable[P, R]], Step[P, R]]:
+        """Decorate a step's function. `key` is a template over its arguments; the name is the function's, unless told."""
+
+        def declare(function: Callable[P, R]) -> Step[P, R]:
+            step = Step(
+                function,
+                name=name or function.__name__,
+                kind=kind,
+                key=key,
+                step_class=step_class,
+                compensation=compensation,
+                options=options,
+            )
+            self._add(step)
+            return step
+
+        return declare
+
+    def declare(
+        self,
+        name: str,
+        *,
+        kind: str,
+        key: str,
+        step_class: str = "compensatable",
+        compensation: Compensation | None = None,
+        **options: Unpack[StepOptions],
+    ) -> Step[..., Any]:
+        """A step without a function: for services that do the effect themselves under `client.effect(...)`."""
+        step: Step[..., Any] = Step(
+            None, name=name, kind=kind, key=key, step_class=step_class, compensation=compensation, options=options
+        )
+        self._add(step)
+        return step
+
+    def instance(self, id: str) -> SagaReference:  # noqa: A002 - the wire's own word
+        """One run of this saga, as `client.effect(saga=...)` takes it."""
+        return SagaReference(name=self.name, version=self.version, id=id)
+
+    def proofs(self, step: str | None) -> frozenset[str]:
+        """Names of the errors that prove that this step did nothing."""
+        found = self.steps.get(step or "")
+        return found.proofs if found else frozenset()
+
+    def lease_seconds(self, step: str) -> float | None:
+        """How long an effect of this step may take, where the step says it."""
+        found = self.steps.get(step)
+        return found.lease_seconds if found else None
+
+    def handlers(self) -> dict[str, Step[..., Any]]:
+        """The steps that a worker undoes."""
+        return {name: step for name, step in self.steps.items() if step.handler is not None}
+
+    def document(self) -> dict[str, Any]:
+        """The definition as `PUT /sagas/{name}/versions/{version}` takes it."""
+        document: dict[str, Any] = {
+            "saga": self.name,
+            "version": self.version,
+            "flag": self.flag,
+            "steps": [step.document() for step in self.steps.values()],
+        }
+        return document | ({"description": self.description} if self.description else {})
+
+    def _add(self, step: Step[..., Any]) -> None:
+        if step.name in self.steps:
+            raise ConfigurationError(f"saga {self.name} has a step {step.name!r} already")
+        self.steps[step.name] = step
+
+
+def error_name(error: type[BaseException] | str) -> str:
+    """The name by which an error is listed as proof."""
+    return error if isinstance(error, str) else error.__name__
+
+
+def is_within(written: Any, kept: Any) -> bool:
+    """Whether what was kept says everything that was written; it may say more, where defaults were left out.
+
+    >>> is_within({"a": [{"b": 1}]}, {"a": [{"b": 1, "c": 2}]}), is_within({"a": 1}, {"a": 2})
+    (True, False)
+    """
+    if isinstance(written, dict):
+        return isinstance(kept, dict) and all(name in kept and is_within(value, kept[name]) for name, value in written.items())
+    if isinstance(written, list):
+        return isinstance(kept, list) and len(written) == len(kept) and all(map(is_within, written, kept))
+    return bool(written == kept)

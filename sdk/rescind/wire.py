@@ -1,0 +1,334 @@
+"""Messages between SDK, command line and server: frozen Structs, read tolerantly (P21).
+
+Unknown fields are ignored and missing ones defaulted, so that a peer one minor version older or newer is understood.
+Instants travel as RFC 3339 in UTC, durations in the unit their name ends with, revisions as `Revision`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+HEADER = "rescind-revision"
+BAGGAGE_KEY = "rescind.rev"
+OFF = "off"
+
+Key = Annotated[str, Meta(min_length=1, max_length=255)]
+Name = Annotated[str, Meta(min_length=1, max_length=128, pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Revision(Struct, frozen=True, order=True, array_like=True):
+    """A point in an environment's history: ordered as a pair, the generation first (P2)."""
+
+    generation: int = 0
+    n: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.generation}.{self.n}"
+
+    @classmethod
+    def parse(cls, text: str) -> Revision:
+        """Read `<generation>.<n>`. Raises `ValueError` for anything else, longer than 40 characters or negative."""
+        generation, dot, n = text.partition(".")
+        if len(text) > 40 or not dot or not generation.isdecimal() or not n.isdecimal():
+            raise ValueError(f"not a revision: {text[:40]!r}")
+        return cls(int(generation), int(n))
+
+    @classmethod
+    def of(cls, value: Revision | str | int) -> Revision:
+        """Read the forms in which people write a revision: the pair, "generation.n", or a bare n of generation 1."""
+        match value:
+            case Revision():
+                return value
+            case int():
+                return cls(1, value)
+            case str():
+                return cls.parse(value)
+
+
+# --- flags -----------------------------------------------------------------------------------------------------------
+
+
+class Flag(Struct, frozen=True, kw_only=True):
+    """A flag as teams write it: flagd's own definition, and what flagd has no field for."""
+
+    key: Key
+    definition: dict[str, Any]
+    """A flagd flag object: state, variants, defaultVariant, targeting, metadata."""
+    kind: str = "release"
+    owner: str = ""
+    services: list[str] = []
+    tier: int | None = None
+    off_variant: str = OFF
+    reversibility: str = "unknown"
+    max_staleness_seconds: float | None = None
+    description: str = ""
+    tags: list[str] = []
+    expires_at: datetime | None = None
+    effect_attributes: list[str] = []
+    """The context attributes that effects under this flag record, so that a narrowed kill can judge them."""
+    on_unreachable: Literal["refuse", "proceed"] = "refuse"
+
+
+class Kill(Struct, frozen=True, kw_only=True):
+    """A standing kill, as SDKs see it. `closes_epoch` and every epoch before it are dead within `scope`."""
+
+    rollback_id: str
+    off_variant: str
+    closes_epoch: int
+    revision: Revision
+    scope: dict[str, Any] = {}
+
+
+class SnapshotFlag(Struct, frozen=True, kw_only=True):
+    """A flag as it is evaluated: the definition already carries the overlay of unscoped kills, in plain flagd terms (P7).
+
+    Scoped kills are laid by the evaluator, from `kills`.
+    """
+
+    definition: dict[str, Any]
+    off_variant: str = OFF
+    epoch: int = 1
+    kills: list[Kill] = []
+    max_staleness_seconds: float | None = None
+    effect_attributes: list[str] = []
+    on_unreachable: str = "refuse"
+    services: list[str] = []
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """Everything an instance evaluates, at one revision. Immutable."""
+
+    environment: str
+    revision: Revision
+    flags: dict[str, SnapshotFlag] = {}
+    evaluators: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """What one revision changed: applies to a snapshot at exactly `previous`, otherwise a full one is fetched."""
+
+    environment: str
+    previous: Revision
+    revision: Revision
+    flags: dict[str, SnapshotFlag] = {}
+    removed: list[str] = []
+    kill: bool = False
+    """A kill is among them: instances acknowledge at once, with the effects they have begun."""
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True):
+    """`event: heartbeat` on the stream, every `interval_seconds`: the peer is alive and at this revision."""
+
+    revision: Revision
+    interval_seconds: float = 5.0
+
+
+# --- instances -------------------------------------------------------------------------------------------------------
+
+
+class InstanceBeat(Struct, frozen=True, kw_only=True):
+    """`POST /heartbeats`: which revision an instance has applied, and how. Sent at once after a kill."""
+
+    instance: str
+    service: str
+    revision: Revision
+    how: str = "push"
+    """push, poll, catch-up, reply, staleness, start"""
+    begun: list[str] | None = None
+    """After a kill: ids of the effects of killed flags whose bodies have begun. Every other permission of this instance is
+    given back. Null with ordinary beats."""
+    sdk_version: str = ""
+    service_version: str = ""
+    signing_off: bool = False
+    journal_open: bool = False
+    """Holds outcomes or `proceed` records that the server has not got yet."""
+
+
+class InstanceBeatAnswer(Struct, frozen=True, kw_only=True):
+    revision: Revision
+    interval_seconds: float = 5.0
+
+
+# --- effects ---------------------------------------------------------------------------------------------------------
+
+
+class SagaReference(Struct, frozen=True, kw_only=True):
+    name: str
+    version: str
+    id: str
+
+
+class EffectRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One effect that asks to be admitted. `variant` missing counts as not served the off variant."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=512)]
+    kind: Annotated[str, Meta(min_length=1, max_length=128)]
+    flag: Key
+    payload: dict[str, Any]
+    variant: str | None = None
+    revision: Revision | str | int = Revision()
+    attributes: dict[str, Any] = {}
+    saga: SagaReference | None = None
+    step: str | None = None
+    kind_version: str | None = None
+    """The version of the loose kind's definition, for an effect outside a saga."""
+    subject: str | None = None
+    lease_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+    token: str | None = None
+    """Of an earlier ask for the same start: a repeat is answered with the same token (a lost reply costs nothing)."""
+
+
+class AdmitRequest(Struct, frozen=True, kw_only=True):
+    effects: list[dict[str, Any]]
+    """Each read as `EffectRequest` on its own: one bad item never fails the batch."""
+    instance: str = ""
+
+
+Outcome = Literal[
+    "admitted", "replayed", "in_progress", "killed", "conflict", "compensated", "tombstoned", "unknown_flag", "invalid"
+]
+
+
+class AdmitResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    outcome: Outcome
+    effect_id: str | None = None
+    token: str | None = None
+    epoch: int | None = None
+    attempt: int | None = None
+    start_within_ms: int | None = None
+    """The start window, counted by the SDK's monotonic clock from before it asked."""
+    held_ms: int | None = None
+    """How long the server held the request; added to the window."""
+    result: Any = None
+    effect_status: str | None = None
+    """What is recorded of the key: admitted, succeeded, failed, in_doubt."""
+    compensation: str | None = None
+    """due, held, none or done, where the outcome is killed, compensated or tombstoned."""
+    off_variant: str | None = None
+    rollback_id: str | None = None
+    retry_after_ms: int | None = None
+    error: dict[str, Any] | None = None
+    """For invalid and unknown_flag: `code`, `detail`, `pointer`."""
+
+
+class AdmitAnswer(Struct, frozen=True, kw_only=True):
+    results: list[AdmitResult]
+
+
+class EffectReport(Struct, frozen=True, kw_only=True):
+    effect_id: str
+    token: str
+    outcome: Literal["succeeded", "failed", "unknown", "begun", "not_started", "extend"]
+    """succeeded, failed (proven not done), unknown (in doubt); and not outcomes but news of the body: begun, not_started
+    (permission given back), extend (the lease, by `lease_seconds`)."""
+    result: Any = None
+    error: dict[str, Any] | None = None
+    lease_seconds: float | None = None
+
+
+class ReportRequest(Struct, frozen=True, kw_only=True):
+    reports: list[dict[str, Any]]
+    instance: str = ""
+
+
+class ReportResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    outcome: Literal["recorded", "evidence", "killed", "unknown_effect", "invalid"]
+    """recorded; evidence (an old attempt's token, kept beside); killed (recorded, and it will be compensated)."""
+    error: dict[str, Any] | None = None
+
+
+class ReportAnswer(Struct, frozen=True, kw_only=True):
+    results: list[ReportResult]
+
+
+# --- workers ---------------------------------------------------------------------------------------------------------
+
+
+class TaskClaim(Struct, frozen=True, kw_only=True):
+    """`POST /tasks:claim`: a worker of a saga asks for compensations to carry out."""
+
+    worker: str
+    saga: str
+    versions: list[str]
+    steps: list[str]
+    limit: Annotated[int, Meta(ge=1, le=256)] = 16
+    wait_seconds: Annotated[float, Meta(ge=0, le=30)] = 10.0
+    lease_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    """One compensation for a worker. `effects` are what it undoes, with payload and recorded result."""
+
+    id: str
+    token: str
+    saga: str
+    version: str
+    step: str
+    attempt: int
+    action_key: str
+    """Hand it to the provider as its idempotency key: the compensation runs at least once under it (P13)."""
+    effects: list[dict[str, Any]]
+    lease_seconds: float
+
+
+class TaskClaimAnswer(Struct, frozen=True, kw_only=True):
+    tasks: list[Task]
+
+
+class TaskReport(Struct, frozen=True, kw_only=True):
+    id: str
+    token: str
+    outcome: Literal["succeeded", "failed", "unknown"]
+    proof: Any = None
+    error: dict[str, Any] | None = None
+
+
+class TaskReportRequest(Struct, frozen=True, kw_only=True):
+    worker: str
+    reports: list[TaskReport]
+
+
+class TaskReportAnswer(Struct, frozen=True, kw_only=True):
+    results: list[Literal["recorded", "lost"]]
+    """lost: the lease had run out and another holds the task; the proof is kept as evidence."""
+
+
+class TaskHeartbeat(Struct, frozen=True, kw_only=True):
+    worker: str
+    tasks: list[str]
+    """`<id>:<token>` of each one held; each is extended by `lease_seconds`."""
+    lease_seconds: float = 30.0
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+class Fault(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One fault of a refused document. `pointer` is an RFC 6901 JSON pointer into it."""
+
+    pointer: str
+    detail: str
+    code: str = "invalid"
+
+
+class ProblemBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """RFC 9457 `application/problem+json`."""
+
+    type: str = "about:blank"
+    title: str = ""
+    status: int = 500
+    detail: str = ""
+    code: str = "internal"
+    errors: list[Fault] = field(default_factory=list)
+    suggestion: str | None = None
+    next_step: str | None = None
+
+
+def encode(value: object) -> bytes:
+    """JSON bytes of a message. `decode` of the peer's type reads them back."""
+    return msgspec.json.encode(value)

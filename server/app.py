@@ -1,0 +1,160 @@
+"""The composition root: the bare applications that must be fast in front, everything else behind Litestar.
+
+parts = await Parts.open(settings)
+app = build(parts)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, cast
+
+from litestar import Controller, Litestar, Response, Router, get
+from litestar.di import NamedDependency, Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
+from rescind.version import __version__
+
+from flagd.http import lane as flag_lane
+from flagd.http import routes as flag_routes
+from flagd.http.bodies import AnyRequest
+from flagd.http.ofrep import OfrepApp
+from flagd.http.stream import StreamApp
+from runtime.idempotency import IdempotencyMiddleware
+from runtime.lane import Lane, Route
+from runtime.principal import Principal, bearer
+from runtime.problem import litestar_handlers
+from runtime.tracing import TracingMiddleware
+from sagas.http import lane as effect_lane
+from sagas.http import ledger as ledger_routes
+from sagas.http.tasks import TaskController
+from server.http.decisions import DecisionController
+from server.http.health import HealthApp
+from server.http.kills import KillController
+from server.http.refusals import RefusalMiddleware
+from server.http.rollbacks import RollbackController
+from server.http.tokens import IdentityController, TokenController
+from server.parts import Parts
+
+BODY_BYTES_MAX = 8 * 1024 * 1024
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class DocumentController(Controller):
+    """The API's own description."""
+
+    path = "/docs"
+    include_in_schema = False
+
+    @get(["/", "/openapi.json"])
+    async def openapi(self, request: AnyRequest, principal: NamedDependency[Principal]) -> Response[dict[str, Any]]:
+        """OpenAPI 3.1."""
+        principal.require("read")
+        return Response(request.app.openapi_schema.to_schema(), media_type="application/json")
+
+
+def build(parts: Parts) -> App:
+    """The ASGI application of this process."""
+    flags, sagas = ("flags" in parts.settings.roles), ("sagas" in parts.settings.roles)
+    framework = Litestar(
+        [*([flag_router(parts)] if flags else []), *(saga_routers(parts) if sagas else []), roof(parts)],
+        exception_handlers=litestar_handlers,
+        request_max_body_size=BODY_BYTES_MAX,
+        openapi_config=OpenAPIConfig(
+            title="Rescind", version=__version__, path="/docs/unused", render_plugins=[], security=[{"token": []}],
+            components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
+        ),
+        logging_config=None,
+    )  # fmt: skip
+    guarded = RefusalMiddleware(cast("App", framework), parts.pg, parts.verifier)
+    behind = IdempotencyMiddleware(guarded, parts.requests, parts.verifier)
+    health = HealthApp(parts.pg, parts.redis, parts.verifier, parts.telemetry)
+    ofrep, stream = (
+        OfrepApp(parts.replicas, parts.verifier),
+        StreamApp(parts.replicas, parts.verifier, parts.instances, parts.clock),
+    )
+
+    lane = Lane(parts.verifier, behind, short_ways(parts))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path = scope["path"]
+        if flags and ofrep.matches(path):
+            await ofrep(scope, receive, send)
+        elif flags and stream.matches(path):
+            await stream(scope, receive, send)
+        elif lane.matches(path):
+            await lane(scope, receive, send)
+        elif health.matches(path):
+            await health(scope, receive, send)
+        else:
+            await behind(scope, receive, send)
+
+    return TracingMiddleware(app, enabled=parts.settings.otlp_endpoint is not None)
+
+
+def short_ways(parts: Parts) -> dict[str, Route]:
+    """What SDKs send all the time."""
+    beats = flag_lane.routes(parts.replicas, parts.instances, parts.acknowledged) if "flags" in parts.settings.roles else {}
+    effects = effect_lane.routes(parts.ledger) if "sagas" in parts.settings.roles else {}
+    return {**beats, **effects}
+
+
+def roof(parts: Parts) -> Router:
+    """Kills, rollbacks, tokens, audit."""
+
+    async def principal(request: AnyRequest) -> Principal:
+        return await parts.verifier.verify(bearer(request.scope["headers"]))
+
+    handed: dict[str, object] = {
+        "pg": parts.pg, "entropy": parts.entropy, "kills": parts.kills, "previews": parts.previews,
+        "watching": parts.watching, "reports": parts.reports, "streams": parts.streams, "decisions": parts.decisions,
+    }  # fmt: skip
+    return Router(
+        path="/",
+        route_handlers=[
+            KillController,
+            RollbackController,
+            DecisionController,
+            TokenController,
+            IdentityController,
+            DocumentController,
+        ],
+        dependencies={"principal": Provide(principal), **{name: given(part) for name, part in handed.items()}},
+    )
+
+
+def flag_router(parts: Parts) -> Router:
+    """The wing of flags."""
+    return flag_routes.build(
+        service=parts.flags, replicas=parts.replicas, instances=parts.instances, verifier=parts.verifier,
+        on_acknowledged=parts.acknowledged, kill_operation=parts.changes.carry_out,
+    )  # fmt: skip
+
+
+def saga_routers(parts: Parts) -> list[Router]:
+    """The wing of effects and sagas."""
+
+    async def worker(request: AnyRequest) -> Principal:
+        """Who may work for some saga here; for which one, the service asks."""
+        principal = await parts.verifier.verify(bearer(request.scope["headers"]))
+        environment = request.path_params["environment"]
+        if not any(principal.allows(scope, environment) for scope in principal.scopes if scope.partition(":")[0] == "work"):
+            principal.require("work", environment)
+        return principal
+
+    tasks = Router(
+        path="/", route_handlers=[TaskController], dependencies={"principal": Provide(worker), "tasks": given(parts.tasks)}
+    )
+    return [ledger_routes.build(pg=parts.pg, ledger=parts.ledger, verifier=parts.verifier), tasks]
+
+
+def given(part: object) -> Provide:
+    """A part as Litestar's dependency."""
+    return Provide(lambda: part, sync_to_thread=False)

@@ -1,0 +1,1 @@
+"""The roof over HTTP: kills, rollbacks, tokens, audit, and who one is."""

@@ -1,0 +1,50 @@
+"""What the roof's handlers share: typed bodies, ids in paths, who may see a rollback, and refusals on record (P20)."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from flagd.http.bodies import AnyRequest, read_object
+from runtime.principal import Principal
+from runtime.problem import Problem, fault_of
+from server.rollbacks.errors import unknown_rollback
+from server.rollbacks.record import RollbackRecord
+from server.rollbacks.requests import Since, since_of
+
+T = TypeVar("T")
+
+
+async def read(request: AnyRequest, type_: type[T]) -> T:
+    """The body as `type_`. Raises `Problem` 400 or 422 with the pointer to what is wrong."""
+    body = await read_object(request)
+    try:
+        return msgspec.convert(body, type_)
+    except msgspec.ValidationError as error:
+        raise Problem(422, "invalid", "The document has faults", str(error), [fault_of(error)]) from None
+
+
+def read_since(value: Any, pointer: str = "/since") -> Since:
+    """A point in time as people write it. Raises `Problem` 422."""
+    try:
+        return since_of(value)
+    except ValueError as error:
+        fault = {"pointer": pointer, "code": "invalid", "detail": str(error)}
+        raise Problem(422, "invalid", "The document has faults", str(error), [fault]) from None
+
+
+def rollback_id_of(text: str) -> UUID:
+    """The id in a path. Raises `Problem` 404."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise unknown_rollback(text) from None
+
+
+def require_sight(principal: Principal, record: RollbackRecord) -> None:
+    """Who may read, kill or compensate in the environment may see its rollbacks. Raises `Problem` 403."""
+    scopes = ("compensate", "read", *(f"kill:{flag.flag}" for flag in record.flags))
+    if not any(principal.allows(scope, record.environment) for scope in scopes):
+        principal.require("read", record.environment)

@@ -1,0 +1,136 @@
+"""Everything a server process is made of: opened in order, closed in reverse."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable
+
+from rescind import wire
+
+from flagd.instances import Instances
+from flagd.replica import Replicas
+from flagd.service import FlagService
+from runtime.clock import Clock, Entropy
+from runtime.errors import MigrationError
+from runtime.idempotency import Requests
+from runtime.migrations import pending
+from runtime.postgres import Postgres
+from runtime.redis import Redis
+from runtime.settings import Settings
+from runtime.telemetry import Telemetry
+from runtime.verifier import Verifier
+from sagas import fences
+from sagas.coordinator import Coordinator
+from sagas.decisions import Decisions
+from sagas.executors import Executors
+from sagas.ledger import Ledger
+from sagas.tasks import TaskService
+from server.http.streams import Streams
+from server.migrations import ROOMS
+from server.rollbacks.changes import ChangeLists
+from server.rollbacks.containment import ContainmentWatch
+from server.rollbacks.preview import Previews
+from server.rollbacks.report import Reports
+from server.rollbacks.service import Kills
+from server.rollbacks.watching import Watching
+
+START_WAIT_SECONDS = 300.0
+
+
+class Parts:
+    """The composed process. `open` waits for PostgreSQL and says so; Redis may be away."""
+
+    def __init__(self, settings: Settings, pg: Postgres, redis: Redis, telemetry: Telemetry) -> None:
+        self.settings = settings
+        self.pg = pg
+        self.redis = redis
+        self.telemetry = telemetry
+        self.clock = Clock()
+        self.entropy = Entropy()
+        self.verifier = Verifier(pg, self.clock)
+        self.requests = Requests(pg)
+        self.streams = Streams()
+        self.replicas = Replicas(pg, redis, self.clock)
+        self.instances = Instances(pg)
+        self.flags = FlagService(pg, self.replicas, fences.ensure)
+        self.ledger = Ledger(pg, self.clock, self.entropy)
+        self.executors = Executors(self.clock)
+        self.coordinator = Coordinator(pg, self.clock, self.entropy, identity_of(), self.executors)
+        self.decisions = Decisions(pg)
+        self.tasks = TaskService(pg, self.clock, self.entropy)
+        self.containment = ContainmentWatch(pg, self.clock)
+        self.kills = Kills(pg, self.entropy, self._after_commit, self.nudge)
+        self.changes = ChangeLists(pg, self.flags, self.kills, self.entropy)
+        self.previews = Previews(pg)
+        self.reports = Reports(pg)
+        self.watching = Watching(pg, self.clock)
+        self._stops: list[Callable[[], Awaitable[None]]] = []
+
+    @classmethod
+    async def open(cls, settings: Settings, *, wait_seconds: float = START_WAIT_SECONDS) -> Parts:
+        """Open and start everything. Raises `Unavailable` after `wait_seconds`, `MigrationError` for an older schema."""
+        telemetry = Telemetry.configure("rescind-server", settings)
+        pg = await Postgres.open(
+            settings.database_url, application_name="rescind server", size_max=settings.database_connections_max,
+            wait_seconds=wait_seconds,
+        )  # fmt: skip
+        parts = cls(settings, pg, Redis.open(settings.redis_url), telemetry)
+        try:
+            await parts._start()
+        except BaseException:
+            await parts.close()
+            raise
+        return parts
+
+    async def acknowledged(self, environment: str, beat: wire.InstanceBeat) -> None:
+        """An instance has applied a kill: its permissions are given back, and the kill may be contained now."""
+        await self.ledger.acknowledge(environment, beat.instance, beat.begun or [], beat.revision)
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Something about a rollback has changed: those who drive it look at once."""
+        self.coordinator.nudge()
+        self.containment.bell()
+        self.tasks.ring()
+
+    def end_streams(self) -> None:
+        """Let go of clients that would hold a stop up."""
+        self.streams.stop()
+
+    async def close(self) -> None:
+        """Stop what was started, the last first, and let go of the servers."""
+        await self.kills.stop()
+        for stop in reversed(self._stops):
+            with contextlib.suppress(Exception):
+                await stop()
+        self._stops.clear()
+        await self.executors.close()
+        self.telemetry.flush()
+        await self.redis.close()
+        await self.pg.close()
+
+    async def _start(self) -> None:
+        missing = await pending(self.settings.database_url, ROOMS, "pre")
+        if missing:
+            names = ", ".join(str(one) for one in missing[:5])
+            raise MigrationError(f"the database is older than this version ({names}): run `rescind migrate`")
+        starting: list[tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]] = [
+            (self.replicas.start, self.replicas.stop),
+            (self.ledger.start, self.ledger.stop),
+            (self.containment.start, self.containment.stop),
+        ]
+        if "sagas" in self.settings.roles:
+            starting.append((self.coordinator.start, self.coordinator.stop))
+        for start, stop in starting:
+            await start()
+            self._stops.append(stop)
+
+    async def _after_commit(self, environment: str, revision: wire.Revision) -> None:
+        await self.replicas.refresh(environment, revision)
+
+
+def identity_of() -> str:
+    """The name of this process among coordinators, for people: the coordinator makes it unique."""
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,0 +1,130 @@
+"""What a kill would stop and undo, in 300 ms at most; what could not be found out in time is said to be unknown (P15, P19)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+from msgspec import Struct, field
+
+from runtime.postgres import Postgres
+from runtime.queries import Queries
+from server.rollbacks.errors import unknown_flag
+from server.rollbacks.record import LIVE_SECONDS
+from server.rollbacks.requests import Since
+
+QUERIES = Queries.load("server.rollbacks", "preview")
+KILLS = Queries.load("server.rollbacks", "kills")
+EFFECTS_LIMIT_MS = 200
+WORKER_LIVE_SECONDS = 60.0
+SILENT_SECONDS = 15.0
+
+
+class PreviewKind(Struct, kw_only=True):
+    """The effects of one kind that a kill would take now, and how they would be undone."""
+
+    effects: int = 0
+    statuses: dict[str, int] = field(default_factory=dict)
+    amounts: dict[str, int] = field(default_factory=dict)
+    """Minor units per currency."""
+    undone_by: list[str] = field(default_factory=list)
+    """email, refund, webhook, worker; "nothing" where it is irreversible or has no definition."""
+
+
+class PreviewService(Struct, frozen=True, kw_only=True):
+    """The instances of one service. `silent`: not heard of for some beats."""
+
+    instances: int
+    silent: int
+
+
+class Preview(Struct, frozen=True, kw_only=True):
+    """`GET .../flags/{key}/kill-preview`. `effects` is null where counting them would have taken too long."""
+
+    flag: str
+    environment: str
+    off_variant: str
+    epoch: int
+    archived: bool
+    standing: list[Any]
+    """The kills that stand already."""
+    services: dict[str, PreviewService]
+    effects: dict[str, PreviewKind] | None
+    unknown: list[str]
+    """What this preview does not know, or what a person should know first, in sentences."""
+    as_of: datetime
+
+
+class Previews:
+    """Computes previews."""
+
+    def __init__(self, pg: Postgres) -> None:
+        self._pg = pg
+
+    async def preview(self, environment: str, flag: str, *, scope: dict[str, Any], since: Since) -> Preview:
+        """Raises `Problem` 404 for an unknown flag."""
+        async with self._pg.connection() as connection:
+            found = await connection.fetchrow(QUERIES.flag, environment, flag)
+            if found is None:
+                known = [row[0] for row in await connection.fetch(KILLS.flags, environment)]
+                raise unknown_flag(flag, environment, known)
+            services = await connection.fetch(QUERIES.instances, environment, LIVE_SECONDS, SILENT_SECONDS)
+            workers = {(row[0], row[1]) for row in await connection.fetch(QUERIES.workers, environment, WORKER_LIVE_SECONDS)}
+        rows = await self._effects(environment, flag, scope, since)
+        silent = sum(row["silent"] for row in services)
+        unknown = [] if rows is not None else [f"the effects: counting them takes longer than {EFFECTS_LIMIT_MS} ms"]
+        if silent:
+            unknown.append(f"whether {silent} silent instances still run")
+        return Preview(
+            flag=flag, environment=environment, off_variant=found["off_variant"], epoch=found["epoch"],
+            archived=found["archived_at"] is not None, standing=found["standing"] or [],
+            services={row["service"]: PreviewService(instances=row["number"], silent=row["silent"]) for row in services},
+            effects=None if rows is None else kinds_of(rows),
+            unknown=unknown + cannot_be_undone(rows or [], workers), as_of=found["as_of"],
+        )  # fmt: skip
+
+    async def _effects(self, environment: str, flag: str, scope: dict[str, Any], since: Since) -> Sequence[Any] | None:
+        generation, n = (since.revision.generation, since.revision.n) if since.revision else (None, None)
+        try:
+            async with self._pg.transaction() as connection:
+                await connection.execute(QUERIES.limit_time, str(EFFECTS_LIMIT_MS))
+                return list(await connection.fetch(QUERIES.effects, environment, flag, since.at, generation, n, scope))
+        except asyncpg.QueryCanceledError:
+            return None
+
+
+def kinds_of(rows: Sequence[Any]) -> dict[str, PreviewKind]:
+    """The rows summed per kind."""
+    kinds: dict[str, PreviewKind] = {}
+    for row in rows:
+        kind = kinds.setdefault(row["kind"], PreviewKind())
+        kind.effects += row["number"]
+        kind.statuses[row["status"]] = kind.statuses.get(row["status"], 0) + row["number"]
+        if row["currency"] and row["amount_minor"] is not None:
+            kind.amounts[row["currency"]] = kind.amounts.get(row["currency"], 0) + row["amount_minor"]
+        how = row["executor"] or "nothing"
+        if how not in kind.undone_by:
+            kind.undone_by.append(how)
+    return kinds
+
+
+def cannot_be_undone(rows: Sequence[Any], workers: set[tuple[str, str]]) -> list[str]:
+    """A sentence for each kind that would wait for a person, or be reported only (P15)."""
+    sentences: list[str] = []
+    for row in rows:
+        if row["definition"] is None:
+            sentences.append(
+                f"{row['number']} {row['kind']}: no definition says how they are undone; they would wait for a person"
+            )
+        elif row["class"] == "irreversible":
+            sentences.append(f"{row['number']} {row['kind']}: irreversible, they would be reported")
+        elif row["executor"] is None:
+            sentences.append(f"{row['number']} {row['kind']}: no compensation is defined; they would wait for a person")
+        elif row["executor"] == "worker" and (row["definition"], row["definition_version"]) not in workers:
+            sentences.append(
+                f"{row['number']} {row['kind']}: no live worker serves {row['definition']} {row['definition_version']}; "
+                f"they wait until one runs (`rescind work`)"
+            )
+    return sorted(set(sentences))

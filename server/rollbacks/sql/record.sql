@@ -1,0 +1,88 @@
+-- A rollback as people see it: its row, its flags, the instances that know of it, its sums.
+
+-- name: one
+SELECT r.*, clock_timestamp() AS as_of FROM sagas.rollbacks AS r WHERE r.id = $1
+
+-- name: listing
+SELECT r.*, clock_timestamp() AS as_of FROM sagas.rollbacks AS r
+WHERE ($1::text IS NULL OR r.environment = $1)
+    AND ($2::uuid IS NULL OR r.id < $2)
+    AND ($3::text IS NULL OR r.state = $3)
+    AND ($4::text IS NULL OR EXISTS (
+        SELECT FROM sagas.rollback_flags AS f WHERE f.rollback_id = r.id AND f.flag = $4))
+ORDER BY r.id DESC LIMIT $5
+
+-- name: flags
+SELECT f.rollback_id, f.flag, f.scope, f.closes_epoch, f.since_at, f.since_generation, f.since_revision, f.closed_at,
+    (SELECT max(k.lifted_at) FROM flagd.kills AS k
+     WHERE k.rollback_id = f.rollback_id AND k.flag = f.flag AND k.scope = f.scope) AS lifted_at
+FROM sagas.rollback_flags AS f WHERE f.rollback_id = ANY($1::uuid []) ORDER BY f.flag, f.scope_key
+
+-- name: counts
+SELECT coalesce(d.kind, e.kind) AS kind, coalesce(d.state, 'pending') AS state, d.currency,
+    CASE WHEN d.state = 'waiting' THEN d.reason END AS reason, count(*) AS number, sum(d.amount_minor)::bigint AS amount_minor,
+    count(*) FILTER (WHERE d.amount_minor IS NULL OR d.currency IS NULL) AS without_amount
+FROM sagas.members AS m
+LEFT JOIN sagas.dispositions AS d ON d.effect_id = m.effect_id
+LEFT JOIN sagas.effects AS e ON e.id = m.effect_id AND d.effect_id IS NULL
+WHERE m.rollback_id = $1
+GROUP BY 1, 2, 3, 4
+
+-- name: containment
+-- One row per instance that was alive at the kill, with how and when it came to know. Silent for longer than $2 seconds before
+-- the kill, or signed off before it, is not alive. A flag's staleness limit counts from the instance's last beat, and the beats'
+-- own interval ($3 seconds) is added: it may have lost its stream that much later than it beat.
+WITH kill AS (
+    SELECT r.id, r.environment, r.generation, r.revision,
+        (SELECT max(k.killed_at) FROM flagd.kills AS k WHERE k.rollback_id = r.id) AS killed_at,
+        (SELECT CASE WHEN bool_and(f.document ->> 'max_staleness_seconds' IS NOT NULL)
+            THEN max((f.document ->> 'max_staleness_seconds')::double precision) END
+         FROM sagas.rollback_flags AS x
+         JOIN flagd.flags AS f ON f.environment = x.environment AND f.key = x.flag
+         WHERE x.rollback_id = r.id) AS limit_seconds
+    FROM sagas.rollbacks AS r WHERE r.id = $1
+), known AS (
+    SELECT i.id, i.service, i.seen_at, i.generation, i.revision, i.signed_off_at, a.acknowledged_at, a.how,
+        (i.generation, i.revision) >= (k.generation, k.revision) AS reached,
+        i.seen_at + make_interval(secs => k.limit_seconds + $3::double precision) AS stale_at
+    FROM kill AS k
+    JOIN flagd.instances AS i ON i.environment = k.environment
+    LEFT JOIN flagd.acknowledgements AS a
+        ON a.environment = k.environment AND a.generation = k.generation AND a.revision = k.revision AND a.instance_id = i.id
+    WHERE i.started_at <= k.killed_at
+        AND i.seen_at >= k.killed_at - make_interval(secs => $2::double precision)
+        AND (i.signed_off_at IS NULL OR i.signed_off_at >= k.killed_at)
+)
+SELECT id, service, seen_at, generation, revision,
+    CASE
+        WHEN acknowledged_at IS NOT NULL THEN 'acknowledged'
+        WHEN reached THEN 'acknowledged'
+        WHEN signed_off_at IS NOT NULL THEN 'signed_off'
+        WHEN stale_at <= clock_timestamp() THEN 'stale'
+        ELSE 'unconfirmed'
+    END AS state,
+    coalesce(how, '') AS how,
+    CASE
+        WHEN acknowledged_at IS NOT NULL THEN acknowledged_at
+        WHEN reached THEN seen_at
+        WHEN signed_off_at IS NOT NULL THEN signed_off_at
+        WHEN stale_at <= clock_timestamp() THEN stale_at
+    END AS done_at
+FROM known ORDER BY service, id LIMIT $4
+
+-- name: uncontained
+SELECT id, generation, revision, fenced_at,
+    (SELECT max(k.killed_at) FROM flagd.kills AS k WHERE k.rollback_id = r.id) AS killed_at
+FROM sagas.rollbacks AS r
+WHERE contained_at IS NULL AND fenced_at > clock_timestamp() - make_interval(secs => $1::double precision)
+ORDER BY id DESC LIMIT 1000
+
+-- name: contain
+UPDATE sagas.rollbacks SET contained_at = greatest($2::timestamptz, fenced_at)
+WHERE id = $1 AND contained_at IS NULL AND generation = $3 AND revision = $4
+RETURNING pg_notify('rescind_rollback', id::text)
+
+-- name: waiting
+SELECT count(*) FROM sagas.members AS m
+INNER JOIN sagas.dispositions AS d ON d.effect_id = m.effect_id AND d.rollback_id = m.rollback_id
+WHERE m.rollback_id = $1 AND d.state = 'waiting'

@@ -1,0 +1,4 @@
+-- Whether PostgreSQL answers.
+
+-- name: answers
+SELECT 1

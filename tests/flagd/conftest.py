@@ -1,0 +1,26 @@
+"""Fixtures of this wing's tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from runtime.postgres import Postgres
+from tests.flagd.world import PRODUCTION, World, served, started
+
+
+@pytest.fixture
+async def world(pg: Postgres, redis_url: str) -> AsyncIterator[World]:
+    """A process of the wing with an empty environment `production`."""
+    async with started(pg, redis_url) as world:
+        await world.service.create_environment(PRODUCTION, actor="test")
+        yield world
+
+
+@pytest.fixture
+async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of that process over HTTP."""
+    async with served(world) as client:
+        yield client

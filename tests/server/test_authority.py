@@ -1,0 +1,114 @@
+"""No way in without a token, none with the wrong one, and a revoked token is refused within a second (P19, P20)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+
+from tests.server.serving import P, Served
+from tests.waiting import until
+
+OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
+FOR_ANY_TOKEN = {("GET", "/v1/self"), ("GET", "/v1/environments")}
+"""Who am I; and the environments, of which each token is shown its own."""
+BARE = [
+    ("POST", "/ofrep/v1/evaluate/flags/a"),
+    ("GET", f"{P}/stream"),
+    ("GET", f"{P}/snapshot"),
+    ("GET", "/metrics"),
+    ("GET", "/docs/openapi.json"),
+]
+
+
+async def ways_in(served: Served) -> list[tuple[str, str]]:
+    """Every method and path that the server answers, with names of things that exist."""
+    await served.put_flag("a")
+    rollback = (await served.kill("a"))["rollback_id"]
+    names = {"environment": "production", "key": "a", "rollback": rollback}
+    schema = await served.ok("GET", "/docs/openapi.json")
+    ways = list(BARE)
+    for path, methods in schema["paths"].items():
+        filled = "/".join(names.get(part[1:-1], "x") if part.startswith("{") else part for part in path.split("/"))
+        ways += [(method.upper(), filled) for method in methods if method in ("get", "put", "post", "delete", "patch")]
+    return ways
+
+
+async def ask(client: httpx.AsyncClient, method: str, path: str) -> int:
+    return (await client.request(method, path, json={} if method != "GET" else None)).status_code
+
+
+async def test_every_way_in_asks_for_a_token(served: Served) -> None:
+    ways = await ways_in(served)
+    assert len(ways) > 20
+    async with served.client(None) as nobody, served.client("rsc_0123456789abcdef_" + "0" * 64) as stranger:
+        for client in (nobody, stranger):
+            answers = {(method, path): await ask(client, method, path) for method, path in ways}
+            assert {way: status for way, status in answers.items() if status != 401} == {}
+
+
+async def test_only_health_is_open(served: Served) -> None:
+    async with served.client(None) as nobody:
+        for method, path in OPEN:
+            assert await ask(nobody, method, path) == 200
+
+
+async def test_every_way_in_refuses_a_token_without_the_right(served: Served) -> None:
+    ways = await ways_in(served)
+    async with served.client(await served.token("define:nothing")) as weak:
+        answers = {way: await ask(weak, *way) for way in ways if way not in FOR_ANY_TOKEN}
+    assert {way: status for way, status in answers.items() if status != 403} == {}
+
+
+async def test_every_way_in_refuses_a_token_of_another_environment(served: Served) -> None:
+    ways = [way for way in await ways_in(served) if "/environments/production" in way[1]]
+    scopes = ("read", "evaluate", "effects", "kill", "lift", "compensate", "work", "define")
+    async with served.client(await served.token(*scopes, environment="development")) as elsewhere:
+        answers = {way: await ask(elsewhere, *way) for way in ways}
+    assert {way: status for way, status in answers.items() if status != 403} == {}
+
+
+async def test_rollbacks_and_audit_of_another_environment_are_not_shown(served: Served) -> None:
+    await served.put_flag("a")
+    rollback = (await served.kill("a"))["rollback_id"]
+    async with served.client(await served.token("read", environment="development")) as elsewhere:
+        assert (await elsewhere.get(f"/v1/rollbacks/{rollback}")).status_code == 403
+        assert (await elsewhere.get("/v1/rollbacks")).json()["rollbacks"] == []
+        assert {entry["environment"] for entry in (await elsewhere.get("/v1/audit")).json()["entries"]} <= {"development"}
+        assert (await elsewhere.get("/v1/audit", params={"environment": "production"})).status_code == 403
+
+
+async def test_a_revoked_token_is_refused_everywhere_within_a_second(served: Served) -> None:
+    text = await served.token("read", "evaluate")
+    identity = text.split("_")[1]
+    ways: list[dict[str, Any]] = [
+        {"method": "GET", "url": f"{P}/flags"},
+        {"method": "GET", "url": f"{P}/snapshot"},
+        {"method": "POST", "url": "/ofrep/v1/evaluate/flags/a", "json": {"context": {}}},
+    ]
+    async with served.client(text) as client:
+        assert [(await client.request(**way)).status_code for way in ways] == [200, 200, 404]
+        await served.ok("POST", f"/v1/tokens/{identity}/revoke", {"reason": "it leaked"})
+        begun = time.monotonic()
+
+        async def refused() -> bool:
+            return {(await client.request(**way)).status_code for way in ways} == {401}
+
+        await until(refused, timeout_seconds=1.0)
+        assert time.monotonic() - begun <= 1.1
+
+
+async def test_tokens_are_made_listed_and_revoked_by_admins_alone(served: Served) -> None:  # P20
+    text = await served.token("kill")
+    async with served.client(text) as oncall:
+        body = {"name": "more", "scopes": ["admin"], "reason": "please"}
+        assert (await oncall.post("/v1/tokens", json=body)).status_code == 403
+        assert (await oncall.get("/v1/tokens")).status_code == 403
+        me = (await oncall.get("/v1/self")).json()
+        assert (me["environment"], me["scopes"]) == ("production", ["kill"])
+    listed = (await served.ok("GET", "/v1/tokens"))["tokens"]
+    assert {token["name"] for token in listed} == {"admin", "kill"}
+    assert all("secret" not in field for token in listed for field in token)
+    entries = (await served.ok("GET", "/v1/audit"))["entries"]
+    assert "token.create" in {entry["action"] for entry in entries}

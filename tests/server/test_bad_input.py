@@ -1,0 +1,171 @@
+"""What is wrong is said at once, by name and place, and nothing of it is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from runtime.embedded import EmbeddedPostgres, EmbeddedValkey
+from runtime.migrations import migrate
+from server.migrations import ROOMS
+from tests.server.serving import P, Served, definition, serving
+from tests.waiting import until
+
+UNKNOWN = [
+    ("POST", f"{P}/flags/checkout/kill", {"reason": "x"}, "unknown_flag", "checkout.new-flow"),
+    ("POST", f"{P}/flags/chekout.new-flow/lift", {"reason": "x"}, "unknown_flag", "checkout.new-flow"),
+    ("GET", f"{P}/flags/chekout.new-flow/kill-preview", None, "unknown_flag", "checkout.new-flow"),
+    ("GET", f"{P}/flags/chekout.new-flow", None, "unknown_flag", "checkout.new-flow"),
+    ("POST", "/v1/environments/prodction/flags/a/kill", {"reason": "x"}, "unknown_environment", "production"),
+    ("GET", "/v1/rollbacks/0192aaaa-0000-7000-8000-000000000000", None, "unknown_rollback", None),
+    ("GET", "/v1/rollbacks/nonsense", None, "unknown_rollback", None),
+    ("POST", "/v1/tokens/0123/revoke", {"reason": "x"}, "unknown_token", None),
+]
+KILL_FAULTS = [
+    ({}, "", "reason"),
+    ({"reason": ""}, "/reason", "length"),
+    ({"reason": "x", "compensate": "maybe"}, "/compensate", "maybe"),
+    ({"reason": "x", "grace_seconds": -1}, "/grace_seconds", ">= 0"),
+    ({"reason": "x", "grace_seconds": "soon"}, "/grace_seconds", "float"),
+    ({"reason": "x", "scope": {"country": ["DE"]}}, "/scope/*", "array"),
+    ({"reason": "x", "scope": []}, "/scope", "object"),
+    ({"reason": "x", "since": "yesterday"}, "/since", "yesterday"),
+    ({"reason": "x", "fault_at": "noon"}, "/fault_at", "datetime"),
+    ({"reason": "x", "resaon": "typo"}, "", "resaon"),
+    (["a", "list"], "", "object"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "code", "suggestion"), UNKNOWN)
+async def test_an_unknown_name_is_404_with_the_nearest_one(
+    served: Served, method: str, path: str, body: object, code: str, suggestion: str | None
+) -> None:
+    await served.put_flag("checkout.new-flow")
+    answer = await served.http.request(method, path, json=body)
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+    assert (answer.json()["code"], answer.json().get("suggestion")) == (code, suggestion)
+
+
+@pytest.mark.parametrize(("body", "pointer", "word"), KILL_FAULTS)
+async def test_a_kill_that_makes_no_sense_is_refused_with_the_place(
+    served: Served, body: object, pointer: str, word: str
+) -> None:
+    await served.put_flag("a")
+    answer = await served.http.post(f"{P}/flags/a/kill", json=body)
+    assert answer.status_code == 422, answer.text
+    (fault,) = answer.json()["errors"]
+    assert fault["pointer"] == pointer
+    assert word in fault["detail"]
+    assert (await served.ok("GET", f"{P}/flags/a"))["killed"] is False
+
+
+async def test_every_fault_of_a_flag_is_told_at_once(served: Served) -> None:
+    flag = {"definition": {**definition(), "state": "on", "defaultVariant": "blue"}, "off_variant": 7, "colour": "red"}
+    answer = await served.http.put(f"{P}/flags/a", json={"flag": flag, "reason": "x"})
+    assert answer.status_code == 422
+    pointers = {fault["pointer"] for fault in answer.json()["errors"]}
+    assert {"/flag/definition/state", "/flag/definition/defaultVariant", "/flag/off_variant", "/flag/colour"} <= pointers
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b'{"reason": "x"', b"[" * 5000])
+async def test_what_is_no_json_is_400(served: Served, content: bytes) -> None:
+    await served.put_flag("a")
+    answer = await served.http.post(f"{P}/flags/a/kill", content=content, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", f"{P}/flags/a/kill"), ("PUT", f"{P}/flags/a"), ("POST", "/v1/tokens"), ("POST", "/ofrep/v1/evaluate/flags/a")],
+)
+async def test_a_body_over_its_limit_is_413(served: Served, method: str, path: str) -> None:
+    content = b'{"reason": "' + b"x" * (9 * 1024 * 1024) + b'"}'
+    answer = await served.http.request(method, path, content=content, headers={"x-rescind-environment": "production"})
+    assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+
+
+async def test_a_path_and_a_method_that_do_not_exist_are_problems_too(served: Served) -> None:
+    for method, path, status in (("GET", "/v1/nonsense", 404), ("DELETE", "/v1/self", 405), ("GET", f"{P}/flags/a/kill", 405)):
+        answer = await served.http.request(method, path)
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+async def test_waiting_for_verified_is_refused_at_once_where_nothing_measures_health(served: Served) -> None:
+    await served.put_flag("a")
+    killed = await served.kill("a")
+    answer = await served.http.get(f"/v1/rollbacks/{killed['rollback_id']}", params={"wait": "verified"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "nothing_measures_health")
+
+
+async def test_messagepack_is_read_and_answered_where_it_is_asked_for(served: Served) -> None:
+    await served.put_flag("a")
+    headers = {"content-type": "application/msgpack", "accept": "application/msgpack"}
+    answer = await served.http.post(f"{P}/flags/a/kill", content=msgspec.msgpack.encode({"reason": "x"}), headers=headers)
+    assert answer.status_code == 202
+    assert msgspec.msgpack.decode(answer.content)["rollback_id"]
+
+
+async def test_a_repeated_request_with_its_idempotency_key_is_answered_and_not_done_again(served: Served) -> None:
+    await served.put_flag("a")
+    sent = {"json": {"reason": "x"}, "headers": {"idempotency-key": "once"}}
+    first, second = [await served.http.post(f"{P}/flags/a/kill", **sent) for _ in range(2)]  # type: ignore[arg-type]
+    assert first.json() == second.json()
+    assert (await served.kill("a"))["kill_count"] == 2
+    other = await served.http.post(f"{P}/flags/a/kill", json={"reason": "y"}, headers={"idempotency-key": "once"})
+    assert other.status_code == 422
+
+
+class Stoppable:
+    """A server on servers of its own, which a test may stop."""
+
+    def __init__(self, postgres: EmbeddedPostgres, valkey: EmbeddedValkey, served: Served) -> None:
+        self.postgres = postgres
+        self.valkey = valkey
+        self.served = served
+
+
+@pytest.fixture
+async def stoppable(tmp_path: Path) -> AsyncIterator[Stoppable]:
+    """A server whose PostgreSQL and Valkey may be stopped and started."""
+    with EmbeddedPostgres(tmp_path / "postgres", fsync=False) as postgres, EmbeddedValkey(tmp_path / "valkey") as valkey:
+        await migrate(postgres.url, ROOMS)
+        async with serving(postgres.url, valkey.url) as served:
+            yield Stoppable(postgres, valkey, served)
+
+
+async def test_with_postgresql_away_writes_are_503_and_evaluation_goes_on(stoppable: Stoppable) -> None:  # P5, P6
+    served = stoppable.served
+    await served.put_flag("a")
+    assert (await served.evaluate("a"))["value"] is True
+    await asyncio.to_thread(stoppable.postgres.stop)
+    answer = await served.http.post(f"{P}/flags/a/kill", json={"reason": "x"})
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "Traceback" not in answer.text
+    assert (await served.evaluate("a"))["value"] is True
+    assert (await served.http.get("/healthz")).status_code == 200
+    assert (await served.http.get("/readyz")).json()["postgresql"] == "away"
+    await asyncio.to_thread(stoppable.postgres.start)
+
+    async def killed() -> bool:
+        return (await served.http.post(f"{P}/flags/a/kill", json={"reason": "x"})).status_code == 202
+
+    await until(killed)
+
+
+async def test_with_redis_away_a_kill_is_fenced_and_reaches_everyone(stoppable: Stoppable) -> None:  # P5
+    served = stoppable.served
+    await served.put_flag("a")
+    await asyncio.to_thread(stoppable.valkey.stop)
+    assert (await served.kill("a"))["rollback_id"]
+
+    async def off() -> bool:
+        return (await served.evaluate("a"))["value"] is False
+
+    await until(off)
+    ready = await served.http.get("/readyz")
+    assert (ready.status_code, ready.json()["redis"]) == (200, "away")

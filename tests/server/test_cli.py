@@ -1,0 +1,276 @@
+"""The command line against a real server: exit codes, one clear sentence for what went wrong, and the API's own JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.server.processes import rescind
+from tests.server.serving import P, Served, definition
+
+FLAG = "checkout.new-flow"
+
+
+class Line:
+    """The command line, told where the server is."""
+
+    def __init__(self, served: Served) -> None:
+        self.variables = {"RESCIND_URL": served.url, "RESCIND_TOKEN": served.admin}
+
+    async def __call__(self, *arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+        done = await asyncio.to_thread(rescind, *arguments, cwd=cwd, **{**self.variables, **variables})
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+
+@pytest.fixture
+def line(served: Served) -> Line:
+    return Line(served)
+
+
+async def test_a_kill_that_reaches_what_it_waits_for_exits_0(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    done = await line("kill", FLAG, "--reason", "bad", "--incident", "INC-1", "--yes", "--wait", "settled")
+    assert done.returncode == 0, done
+    for word in ("killed", "fenced", "contained", "drained", "settled"):
+        assert word in done.stdout, done.stdout
+    assert (await served.ok("GET", f"{P}/flags/{FLAG}"))["killed"] is True
+
+
+async def test_a_kill_is_decided_before_it_is_asked_for(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    begun = datetime.now(UTC)
+    done = await line("kill", FLAG, "--reason", "bad", "--json")
+    record = json.loads(done.stdout)["rollback"]
+    assert begun < datetime.fromisoformat(record["decided_at"]) < datetime.fromisoformat(record["fenced_at"])
+
+
+async def test_a_retry_says_what_it_did_not_reach(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    effects = [{"key": key, "kind": "mail", "flag": FLAG, "payload": {}, "variant": "on"} for key in "ab"]
+    admitted = (await served.ok("POST", f"{P}/effects:admit", {"effects": effects}))["results"]
+    reports = [{"effect_id": one["effect_id"], "token": one["token"], "outcome": "succeeded"} for one in admitted]
+    await served.ok("POST", f"{P}/effects:report", {"reports": reports})
+    killed = await line("kill", FLAG, "--reason", "bad", "--wait", "settled")
+    assert killed.returncode == 10, killed
+    assert "2 mail wait: nothing says how to undo it. Register its definition" in killed.stdout
+    identity = (await served.ok("GET", "/v1/rollbacks", environment="production"))["rollbacks"][0]["id"]
+    done = await line("retry", identity, "--effect", admitted[0]["effect_id"], "--reason", "there is a definition now")
+    assert "1 still wait for a person" in done.stdout, done
+    report = await line("report", identity)
+    assert admitted[1]["effect_id"] in report.stdout, "its id is what `rescind skip` takes"
+    assert f"rescind skip {identity} --effect {admitted[0]['effect_id'][:8]}" in report.stdout
+
+
+async def test_every_refusal_says_what_to_do_next(served: Served, line: Line) -> None:  # P19
+    await served.put_flag(FLAG)
+    for arguments in (
+        ("get", "no.such.flag.at.all"),
+        ("-e", "prodction", "flags"),
+        ("watch", "nonsense"),
+        ("report", "01a2071f-6899-75e5-98b9-7f36bac62e78"),
+        ("lift", FLAG, "--reason", "x"),
+        ("kill", FLAG, "--reason", "x", "--no-preview", "--since", "yesterday"),
+        ("set", '{"key": "d", "definition": {}}', "--reason", "new"),
+    ):
+        done = await line(*arguments)
+        assert done.returncode != 0, arguments
+        assert "next:" in done.stderr or "did you mean" in done.stderr, done
+
+
+def test_help_names_every_verb_without_loading_what_other_packages_bring(tmp_path: Path) -> None:
+    package = tmp_path / "broken-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[rescind.commands]\nbroken = not_there.at_all:verb\n")
+    shown = rescind("--help", PYTHONPATH=str(tmp_path))
+    assert shown.returncode == 0, shown
+    for verb in ("kill", "serve", "dev", "broken"):
+        assert verb in shown.stdout
+    used = rescind("broken", "--anything", PYTHONPATH=str(tmp_path))
+    assert used.returncode == 1, used
+    assert "not_there" in used.stderr
+    assert "next:" in used.stderr
+
+
+async def test_json_is_the_apis_own(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    done = await line("kill", FLAG, "--reason", "bad", "--json", "--wait", "drained")
+    answer = json.loads(done.stdout)
+    assert {"rollback_id", "revision", "fenced_at", "rollback"} <= answer.keys()
+    assert answer["rollback"]["drained_at"]
+
+
+async def test_options_may_stand_before_or_after_the_verb(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG, "development")
+    for arguments in (("--json", "-e", "development", "flags"), ("flags", "--json", "-e", "development")):
+        done = await line(*arguments)
+        assert [flag["key"] for flag in json.loads(done.stdout)["flags"]] == [FLAG]
+
+
+async def test_a_kill_with_stragglers_exits_11_and_names_them(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    await served.ok("POST", f"{P}/heartbeats", {"instance": "checkout@host-7", "service": "checkout", "revision": [1, 1]})
+    done = await line("kill", FLAG, "--reason", "bad", "--timeout", "1")
+    assert done.returncode == 11, done
+    assert "checkout@host-7" in done.stdout
+
+
+async def test_a_kill_contained_and_not_settled_exits_10(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    done = await line("kill", FLAG, "--reason", "bad", "--compensate", "hold", "--wait", "settled", "--timeout", "20")
+    assert done.returncode == 10, done
+    assert "rescind resume" in done.stdout
+
+
+async def test_a_refused_kill_exits_12_and_says_who_may(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    done = await line("kill", FLAG, "--reason", "bad", RESCIND_TOKEN=await served.token("read"))
+    assert done.returncode == 12, done
+    assert "kill" in done.stderr
+    assert "next:" in done.stderr
+    assert (await served.ok("GET", f"{P}/flags/{FLAG}"))["killed"] is False
+
+
+async def test_an_unknown_flag_exits_13_with_the_nearest_one(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    for more in ((), ("--no-preview",)):
+        done = await line("kill", "chekout.new-flow", "--reason", "bad", *more)
+        assert (done.returncode, FLAG in done.stderr) == (13, True), done
+
+
+async def test_an_unreachable_server_exits_20_with_the_ways_that_still_work(line: Line) -> None:
+    done = await line("kill", FLAG, "--reason", "bad", RESCIND_URL="http://127.0.0.1:9")
+    assert done.returncode == 20, done
+    assert "--direct" in done.stderr
+
+
+async def test_waiting_for_verified_is_refused_before_anything_is_killed(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    done = await line("kill", FLAG, "--reason", "bad", "--wait", "verified")
+    assert done.returncode == 12, done
+    assert (await served.ok("GET", f"{P}/flags/{FLAG}"))["killed"] is False
+
+
+async def test_a_direct_kill_needs_no_server_and_binds_all(served: Served, line: Line, database_url: str) -> None:  # P5
+    await served.put_flag(FLAG)
+    arguments = ("kill", FLAG, "--reason", "the API is down", "--direct", "--url", "http://127.0.0.1:9")
+    done = await line(*arguments, RESCIND_DATABASE_URL=database_url)
+    assert done.returncode == 0, done
+    effect = {"key": "a", "kind": "mail", "flag": FLAG, "payload": {}, "variant": "on"}
+    (result,) = (await served.ok("POST", f"{P}/effects:admit", {"effects": [effect]}))["results"]
+    assert result["outcome"] == "killed"
+    unknown = await line("kill", "chekout.new-flow", "--reason", "x", "--direct", RESCIND_DATABASE_URL=database_url)
+    assert (unknown.returncode, FLAG in unknown.stderr) == (13, True)
+
+
+async def test_flags_are_set_from_files_literals_and_standing_rules(served: Served, line: Line, tmp_path: Path) -> None:
+    document = {"key": "a", "definition": definition()}
+    (tmp_path / "flag.json").write_text(json.dumps(document))
+    (tmp_path / "flag.yaml").write_text(
+        "key: b\ndefinition: {state: ENABLED, variants: {on: true, off: false}, defaultVariant: on}\n"
+    )
+    for source in (str(tmp_path / "flag.json"), json.dumps({**document, "key": "c"})):
+        assert (await line("set", source, "--reason", "new")).returncode == 0
+    shown = await line("get", "a")
+    assert json.loads(shown.stdout)["definition"] == definition()
+    bad = await line("set", '{"key": "d", "definition": {"state": "maybe"}}', "--reason", "new")
+    assert bad.returncode == 1
+    assert "/flag/definition/state" in bad.stderr
+    missing = await line("set", str(tmp_path / "nothing.json"), "--reason", "new")
+    assert (missing.returncode, "nothing.json" in missing.stderr) == (2, True)
+
+
+async def test_sagas_are_checked_and_registered_from_yaml(line: Line, tmp_path: Path) -> None:
+    good = tmp_path / "order.yaml"
+    good.write_text(
+        "saga: order\nversion: '1'\nflag: checkout.new-flow\nsteps:\n"
+        "  - {name: call, kind: partner.call, key: 'call:{order_id}', class: irreversible}\n"
+    )
+    assert (await line("sagas", "check", str(good))).returncode == 0
+    assert json.loads((await line("sagas", "--json")).stdout)["sagas"] == []
+    assert (await line("sagas", "register", str(good))).returncode == 0
+    assert [saga["name"] for saga in json.loads((await line("sagas", "--json")).stdout)["sagas"]] == ["order"]
+    good.write_text(good.read_text().replace("irreversible", "sometimes").replace("partner.call", "''"))
+    bad = await line("sagas", "check", str(good))
+    assert bad.returncode == 1
+    assert "/steps/0/class" in bad.stderr
+
+
+async def test_people_follow_a_rollback_from_recent_to_report(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    identity = (await served.kill(FLAG))["rollback_id"]
+    assert identity in (await line("recent")).stdout
+    watched = await line("watch", identity)
+    assert (watched.returncode, "settled" in watched.stdout) == (0, True)
+    report = await line("report", identity)
+    assert (report.returncode, "it adds up" in report.stdout) == (0, True)
+    assert (await line("report", identity, "--csv")).stdout.startswith("effect_id,kind,key")
+    assert FLAG in (await line("status")).stdout
+    assert (await line("lift", FLAG, "--reason", "mended")).returncode == 0
+    assert "nothing is killed" in (await line("status")).stdout
+    unknown = await line("report", "0192aaaa-0000-7000-8000-000000000000")
+    assert (unknown.returncode, "rescind recent" in unknown.stderr) == (1, True)
+
+
+async def test_tokens_are_made_and_revoked(line: Line) -> None:
+    made = json.loads((await line("token", "create", "oncall", "--scope", "kill", "--reason", "rota", "--json")).stdout)
+    assert made["environment"] == "production"
+    assert (await line("flags", RESCIND_TOKEN=made["token"])).returncode == 12
+    assert (await line("token", "revoke", made["id"], "--reason", "left")).returncode == 0
+    assert made["id"] in (await line("token", "list")).stdout
+
+
+async def test_without_settings_it_says_what_to_do(line: Line, tmp_path: Path) -> None:
+    done = await line("status", cwd=tmp_path, RESCIND_URL="", RESCIND_TOKEN="")
+    assert (done.returncode, "rescind dev" in done.stderr) == (2, True)
+
+
+async def test_every_command_explains_itself(line: Line) -> None:
+    names = (await line("--help")).stdout
+    verbs = "kill lift status recent watch report preview flags get set sagas effects instances pause resume retry skip cancel"
+    for verb in (*verbs.split(), "connections", "token", "work", "demo", "dev", "serve", "migrate"):
+        assert f"\n  {verb} " in names, verb
+
+
+async def test_a_rollback_is_named_by_its_beginning_and_a_settled_one_says_so(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    killed = await line("kill", FLAG, "--reason", "bad", "--wait", "settled")
+    assert "no instances to contain" in killed.stdout, killed
+    assert killed.stdout.count("settled") == 1, killed.stdout
+    identity = (await served.ok("GET", "/v1/rollbacks", environment="production"))["rollbacks"][0]["id"]
+    paused = await line("pause", identity[:13], "--reason", "late")
+    assert "it has settled" in paused.stdout, paused
+    shown = await line("report", identity[:13])
+    assert "0 effects = 0" in shown.stdout, shown
+
+
+async def test_what_waits_for_a_person_is_said_in_the_report_and_after_a_lift(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    effect = {"key": "a", "kind": "mail", "flag": FLAG, "payload": {}, "variant": "on"}
+    admitted = (await served.ok("POST", f"{P}/effects:admit", {"effects": [effect]}))["results"][0]
+    report = {"effect_id": admitted["effect_id"], "token": admitted["token"], "outcome": "succeeded"}
+    await served.ok("POST", f"{P}/effects:report", {"reports": [report]})
+    await line("kill", FLAG, "--reason", "bad", "--wait", "settled")
+    identity = (await served.ok("GET", "/v1/rollbacks", environment="production"))["rollbacks"][0]["id"]
+    shown = await line("report", identity)
+    assert f"rescind skip {identity} --effect {admitted['effect_id']}" in shown.stdout, shown
+    assert "1 effect = 1 waiting" in shown.stdout, shown
+    lifted = await line("lift", FLAG, "--reason", "mended", "--force")
+    assert f"rescind report {identity}" in lifted.stdout, lifted
+    status = await line("status")
+    assert "nothing is killed" in status.stdout
+    assert identity in status.stdout, status
+
+
+async def test_containment_is_never_earlier_than_the_fence(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    done = await line("kill", FLAG, "--reason", "bad", "--json", "--wait", "contained")
+    record = json.loads(done.stdout)["rollback"]
+    assert record["contained_at"] >= record["fenced_at"]
+    assert record["containment"]["contained_at"] == record["contained_at"]

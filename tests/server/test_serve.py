@@ -1,0 +1,58 @@
+"""`rescind serve` and `rescind migrate`: what stands in their way is said in a sentence, and waited for where it may pass."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from runtime.embedded import free_port
+from tests.server.processes import Process, rescind
+from tests.waiting import until_sync
+
+
+@pytest.fixture
+def started() -> Iterator[list[Process]]:
+    """What a test has started; stopped at its end."""
+    processes: list[Process] = []
+    yield processes
+    for process in processes:
+        process.end(signal.SIGKILL)
+
+
+def test_every_wrong_setting_is_named_at_once() -> None:
+    done = rescind("serve", "--roles", "flags,coffee", RESCIND_HTTP_PORT="many")
+    assert done.returncode == 1
+    for name in ("RESCIND_DATABASE_URL", "RESCIND_REDIS_URL", "RESCIND_HTTP_PORT", "coffee"):
+        assert name in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_waits_for_postgresql_and_says_so_and_stops_when_told(started: list[Process]) -> None:
+    away = f"postgresql://nobody:x@127.0.0.1:{free_port()}/postgres"
+    variables = {"RESCIND_DATABASE_URL": away, "RESCIND_REDIS_URL": "redis://127.0.0.1:9/0"}
+    process = Process(["serve", "--http-port", "0"], variables=variables)
+    started.append(process)
+    until_sync(lambda: "waiting for PostgreSQL" in process.output, timeout_seconds=30)
+    assert process.end(signal.SIGTERM) == 1
+    assert "Traceback" not in process.output
+
+
+async def test_it_refuses_a_database_that_was_not_migrated_until_it_is(
+    empty_database_url: str, redis_url: str, started: list[Process]
+) -> None:
+    variables = {"RESCIND_DATABASE_URL": empty_database_url, "RESCIND_REDIS_URL": redis_url}
+    refused = await asyncio.to_thread(rescind, "serve", "--http-port", "0", **variables)
+    assert (refused.returncode, "rescind migrate" in refused.stderr) == (1, True), refused
+    pending = await asyncio.to_thread(rescind, "migrate", "--check", **variables)
+    assert (pending.returncode, "rollbacks/0001_pre_kill.sql" in pending.stdout) == (1, True), pending
+    applied = await asyncio.to_thread(rescind, "migrate", **variables)
+    assert (applied.returncode, "applied" in applied.stdout) == (0, True), applied
+    again = await asyncio.to_thread(rescind, "migrate", "--check", **variables)
+    assert (again.returncode, again.stdout) == (0, "nothing is pending\n"), again
+    process = Process(["serve", "--http-port", "0"], variables=variables)
+    started.append(process)
+    await asyncio.to_thread(process.wait_ready)
+    assert await asyncio.to_thread(process.end) == 0
