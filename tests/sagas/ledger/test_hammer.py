@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
@@ -19,9 +19,11 @@ from rescind.wire import AdmitResult
 
 from runtime.clock import Entropy
 from runtime.postgres import Postgres
+from sagas.core.reports import Report
 from sagas.definitions.store import Catalogue
 from sagas.ledger.admission import Admission
-from sagas.ledger.reports import Reports
+from sagas.ledger.reports import Answer, Reports
+from sagas.store_reports import Place
 from tests.sagas.ledger.world import ENVIRONMENT, FLAG, World
 
 IS_LONG = os.environ.get("RESCIND_TEST_LONG") == "1"
@@ -53,7 +55,19 @@ class RepeatableRead(Admission):
         return hostile()
 
 
-class OutsideTheFence(Reports):
+class Dawdling(Reports):
+    """Reports that take their time between what they read and their commit, as on a busy machine."""
+
+    chance = random.Random(5)
+
+    async def _record(self, connection: Connection, group: Sequence[Report], places: dict[UUID, Place]) -> list[Answer]:
+        """As ever, then a rest before the commit."""
+        answers = await super()._record(connection, group, places)
+        await asyncio.sleep(self.chance.random() * 0.04)
+        return answers
+
+
+class OutsideTheFence(Dawdling):
     """Mutant: reports that pass no fence."""
 
     async def lock(self, connection: Connection, lock_keys: Iterable[int]) -> None:
@@ -236,7 +250,7 @@ async def report_against_enumeration(pg: Postgres, worlds: list[World], rounds: 
 
 @pytest.mark.timeout(3_600 if IS_LONG else 180)
 async def test_no_report_falls_between_the_set_and_its_enumeration(pg: Postgres) -> None:  # P11, hazard 3
-    async with servers(pg) as worlds:
+    async with servers(pg, reports=Dawdling) as worlds:
         assert await report_against_enumeration(pg, worlds, REPORT_ROUNDS, until_lost=False) == []
 
 
