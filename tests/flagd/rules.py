@@ -33,7 +33,10 @@ TYPES: dict[str, st.SearchStrategy[Any]] = {
     "user.city": st.sampled_from(TEXTS),
 }
 
-contexts = st.fixed_dictionaries({"targetingKey": st.text(min_size=1, max_size=5)}, optional=TYPES)
+contexts = st.fixed_dictionaries(
+    {"targetingKey": st.text(min_size=1, max_size=5), "staff": st.booleans()},  # a missing one is false to the oracle alone
+    optional={name: value for name, value in TYPES.items() if name != "staff"},
+)
 
 
 @st.composite
