@@ -175,11 +175,14 @@ class Postgres:
 
 
 @contextlib.asynccontextmanager
-async def transaction_on(connection: Connection) -> AsyncIterator[None]:
-    """`Postgres.transaction` on a connection one has. It is terminated where its state is not known."""
+async def transaction_on(connection: Connection, first: str = "") -> AsyncIterator[None]:
+    """`Postgres.transaction` on a connection one has. It is terminated where its state is not known.
+
+    `first`: statements to send along with BEGIN, in one round trip; each has a snapshot of its own.
+    """
     with _translated(connection):
-        await connection.execute(BEGIN)
         try:
+            await connection.execute(f"{BEGIN}; {first}")
             yield
         except BaseException:
             await _roll_back(connection)

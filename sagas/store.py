@@ -53,9 +53,12 @@ async def prefer_indexes(connection: Connection) -> None:
     await connection.fetchrow(QUERIES.prefer_indexes)
 
 
-async def lock(connection: Connection, lock_keys: Iterable[int]) -> None:
-    """Take the flags' locks, shared, in ascending order, until the transaction ends."""
-    await connection.fetchval(QUERIES.lock, sorted(lock_keys))
+def locking(lock_keys: Iterable[int]) -> str:
+    """Statements that take the flags' locks, shared, in ascending order, until the transaction ends.
+
+    Each is a statement of its own: what follows reads with a snapshot taken after every lock was granted (P8).
+    """
+    return "; ".join(f"SELECT pg_advisory_xact_lock_shared({int(key)})" for key in sorted(lock_keys))
 
 
 async def fences(connection: Connection, flags: Iterable[FlagName]) -> dict[FlagName, Fence]:

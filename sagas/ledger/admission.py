@@ -97,20 +97,18 @@ class Admission:
             answers.update(await self._refuse(connection, asks, suspects))
         chosen, flags = self._within_limit(asks, [index for index in range(len(asks)) if index not in answers])
         if chosen:
-            async with self.transaction(connection):
-                await self.lock(connection, [self._fences[flag].lock_key for flag in flags if flag in self._fences])
+            async with self.transaction(connection, [self._fences[flag].lock_key for flag in flags if flag in self._fences]):
                 written = await self._write(connection, [asks[index] for index in chosen], flags)
             answers.update(zip(chosen, written, strict=True))
         _count(answers.values())
         return [answers.get(index, DEFERRED) for index in range(len(asks))]
 
-    def transaction(self, connection: Connection) -> AbstractAsyncContextManager[None]:
-        """Explicitly READ COMMITTED: under another isolation the re-read would see what was before the lock (hazard 10)."""
-        return transaction_on(connection)
+    def transaction(self, connection: Connection, lock_keys: Iterable[int]) -> AbstractAsyncContextManager[None]:
+        """A transaction that holds the flags' locks, shared, from its beginning.
 
-    async def lock(self, connection: Connection, lock_keys: Iterable[int]) -> None:
-        """The flags' locks, shared, in a statement of its own."""
-        await store.lock(connection, lock_keys)
+        Explicitly READ COMMITTED: under another isolation the re-read would see what was before the lock (hazard 10).
+        """
+        return transaction_on(connection, store.locking(lock_keys))
 
     async def _meet(self, connection: Connection, flags: set[FlagName]) -> None:
         unmet = flags - self._fences.keys()

@@ -7,6 +7,7 @@ the lock, and has the compensation looked at again in its own transaction: nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
 import msgspec
@@ -56,16 +57,15 @@ class Reports:
                 locks |= place.lock_keys
                 chosen.append(index)
         if chosen:
-            async with transaction_on(connection):
-                await self.lock(connection, locks)
+            async with self.transaction(connection, locks):
                 recorded = await self._record(connection, [group[index] for index in chosen], places)
             for index, answer in zip(chosen, recorded, strict=True):
                 answers[index] = answer
         return answers
 
-    async def lock(self, connection: Connection, lock_keys: Iterable[int]) -> None:
-        """The flags' locks, shared, in a statement of its own."""
-        await store.lock(connection, lock_keys)
+    def transaction(self, connection: Connection, lock_keys: Iterable[int]) -> AbstractAsyncContextManager[None]:
+        """A transaction that holds the flags' locks, shared, from its beginning."""
+        return transaction_on(connection, store.locking(lock_keys))
 
     async def _record(self, connection: Connection, group: Sequence[Report], places: dict[UUID, Place]) -> list[Answer]:
         """Under the locks: read again, judge, write, and arm what a closed rollback names."""

@@ -9,10 +9,6 @@ SELECT
     set_config('enable_mergejoin', 'off', false),
     set_config('enable_bitmapscan', 'off', false)
 
--- name: lock
--- A statement of its own, ascending: what follows reads with a snapshot taken after every lock was granted (P8).
-SELECT count(pg_advisory_xact_lock_shared(wanted.k)) FROM unnest($1::bigint []) AS wanted (k)
-
 -- name: fences
 SELECT
     f.environment, f.flag, f.scope_key, f.scope, f.lock_key, f.off_variant, f.epoch, f.closed, f.rollback_id,

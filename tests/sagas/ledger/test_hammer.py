@@ -18,11 +18,12 @@ from asyncpg import Connection
 from rescind.wire import AdmitResult
 
 from runtime.clock import Entropy
-from runtime.postgres import Postgres
+from runtime.postgres import Postgres, transaction_on
 from sagas.core.reports import Report
 from sagas.definitions.store import Catalogue
 from sagas.ledger.admission import Admission
 from sagas.ledger.reports import Answer, Reports
+from sagas.store import locking
 from sagas.store_reports import Place
 from tests.sagas.ledger.world import ENVIRONMENT, FLAG, World
 
@@ -37,19 +38,21 @@ SERVERS = 3
 class WithoutLock(Admission):
     """Mutant: `WHERE open` with nothing to hold the kill's barrier back."""
 
-    async def lock(self, connection: Connection, lock_keys: Iterable[int]) -> None:
+    def transaction(self, connection: Connection, lock_keys: Iterable[int]) -> AbstractAsyncContextManager[None]:
         """Takes none."""
+        return transaction_on(connection)
 
 
 class RepeatableRead(Admission):
     """Mutant: a snapshot taken before the lock was granted."""
 
-    def transaction(self, connection: Connection) -> AbstractAsyncContextManager[None]:
+    def transaction(self, connection: Connection, lock_keys: Iterable[int]) -> AbstractAsyncContextManager[None]:
         """As a hostile default would have it."""
 
         @contextlib.asynccontextmanager
         async def hostile() -> AsyncIterator[None]:
             async with connection.transaction(isolation="repeatable_read"):
+                await connection.execute(locking(lock_keys))
                 yield
 
         return hostile()
@@ -70,8 +73,9 @@ class Dawdling(Reports):
 class OutsideTheFence(Dawdling):
     """Mutant: reports that pass no fence."""
 
-    async def lock(self, connection: Connection, lock_keys: Iterable[int]) -> None:
+    def transaction(self, connection: Connection, lock_keys: Iterable[int]) -> AbstractAsyncContextManager[None]:
         """Takes none."""
+        return transaction_on(connection)
 
 
 class Hammer:
