@@ -33,6 +33,14 @@ class FlagView(Struct, frozen=True, kw_only=True):
     kills: list[store.StandingKill]
 
 
+class Judged(Struct, frozen=True, kw_only=True):
+    """A change that may be written: nobody else takes a revision, or any of its flags, before this transaction ends."""
+
+    locked: store.Locked
+    held: dict[str, changes.HeldFlag]
+    plan: changes.Plan
+
+
 class FlagService:
     """Everything that changes flags, and what people read of them."""
 
@@ -113,20 +121,22 @@ class FlagService:
         seen: wire.Revision | None = None,
         beside: Sequence[dict[str, Any]] = (),
         document: flagset.FlagSet | None = None,
+        because: Mapping[str, Any] | None = None,
     ) -> wire.Revision:
         """A change inside the caller's transaction, for whoever does more under the same revision: `beside` are the
-        operations (`{"op", "key"}`) that the caller carries out itself. The caller refreshes the replicas afterwards."""
-        locked = await self._lock(connection, environment, expected_revision, seen)
-        held = await store.lock_flags(connection, environment, [changes.key_of(operation) for operation in operations])
-        for key, expected in (expected_flags or {}).items():
-            if key not in held or held[key].changed != expected:
-                raise flag_changed(key, expected, held[key].changed if key in held else None)
-        plan, faults = changes.plan(
-            operations if document is None else flagset.keep(operations, held),
-            held,
-            pointers or changes.pointers_of(operations),
+        operations (`{"op", "key"}`) that the caller carries out itself, `because` is what else the audit entries say. The
+        caller refreshes the replicas afterwards."""
+        judged = await self.judge(
+            connection,
+            environment,
+            operations,
+            expected_revision=expected_revision,
+            expected_flags=expected_flags,
+            pointers=pointers,
+            seen=seen,
+            document=document,
         )
-        await self._refuse(connection, environment, operations, faults if document is None else flagset.relocated(faults))
+        locked, plan = judged.locked, judged.plan
         revision = await store.advance(connection, environment)
         await store.write_plan(connection, environment, revision, plan)
         if document is not None:
@@ -138,16 +148,35 @@ class FlagService:
         await store.record_revision(
             connection, environment, revision, actor=actor, reason=reason, operations=recorded, keys=keys
         )
-        await self._note(connection, environment, plan, revision, actor=actor, reason=reason)
+        await self._note(connection, environment, plan, revision, actor=actor, reason=reason, because=because or {})
         return revision
 
-    async def import_document(
-        self, environment: str, document: flagset.FlagSet, *, actor: str, reason: str | None = None
-    ) -> wire.Revision:
-        """Write every flag of a flagd document under one revision. What flagd has no field for stays as it is held."""
-        operations = [changes.Put(flag=flag) for flag in document.flags]
-        pointers = [flagset.pointer_of(flag.key) for flag in document.flags]
-        return await self.apply(environment, operations, actor=actor, reason=reason, pointers=pointers, document=document)
+    async def judge(
+        self,
+        connection: Connection,
+        environment: str,
+        operations: Sequence[changes.Operation],
+        *,
+        expected_revision: wire.Revision | None = None,
+        expected_flags: Mapping[str, wire.Revision] | None = None,
+        pointers: Sequence[str] | None = None,
+        seen: wire.Revision | None = None,
+        document: flagset.FlagSet | None = None,
+    ) -> Judged:
+        """What `write` would write, with everything locked that it depends on. Raises the `Problem` of a change that may not
+        be; writes nothing."""
+        locked = await self._lock(connection, environment, expected_revision, seen)
+        held = await store.lock_flags(connection, environment, [changes.key_of(operation) for operation in operations])
+        for key, expected in (expected_flags or {}).items():
+            if key not in held or held[key].changed != expected:
+                raise flag_changed(key, expected, held[key].changed if key in held else None)
+        plan, faults = changes.plan(
+            operations if document is None else flagset.keep(operations, held),
+            held,
+            pointers or changes.pointers_of(operations),
+        )
+        await self._refuse(connection, environment, operations, faults if document is None else flagset.relocated(faults))
+        return Judged(locked=locked, held=held, plan=plan if document is None else flagset.moving(plan, held))
 
     async def export_document(self, environment: str) -> dict[str, Any]:
         """The flags as they were written, as one flagd document. Kills are overlays: they are not in it."""
@@ -238,6 +267,7 @@ class FlagService:
         *,
         actor: str,
         reason: str | None,
+        because: Mapping[str, Any],
     ) -> None:
         """One entry per flag; one for all where there are many, for a kill waits while this transaction runs."""
         operations = plan.operations()
@@ -254,7 +284,7 @@ class FlagService:
                 environment=environment,
                 object=about,
                 reason=reason,
-                detail={"revision": str(revision), **detail},
+                detail={"revision": str(revision), **detail, **because},
             )
 
     async def _tell(self, environment: str, revision: wire.Revision) -> None:

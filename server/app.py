@@ -134,7 +134,7 @@ def flag_router(parts: Parts) -> Router:
     """The wing of flags."""
     return flag_routes.build(
         service=parts.flags, replicas=parts.replicas, instances=parts.instances, verifier=parts.verifier,
-        on_acknowledged=parts.acknowledged, kill_operation=parts.changes.carry_out,
+        on_acknowledged=parts.acknowledged, kill_operation=parts.changes.carry_out, imports=parts.imports,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from rescind import wire
 
+from flagd.imports import Imports
 from flagd.instances import Instances
 from flagd.replica import Replicas
 from flagd.service import FlagService
@@ -55,6 +56,7 @@ class Parts:
         self.replicas = Replicas(pg, redis, self.clock)
         self.instances = Instances(pg)
         self.flags = FlagService(pg, self.replicas, fences.ensure)
+        self.imports = Imports(pg, self.replicas, self.flags)
         self.ledger = Ledger(pg, self.clock, self.entropy)
         self.executors = Executors(self.clock)
         self.coordinator = Coordinator(pg, self.clock, self.entropy, identity_of(), self.executors)

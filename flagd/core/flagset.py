@@ -6,7 +6,7 @@ gets defaults, and the off variant that its variants suggest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from rescind import wire
 from rescind.evaluation import check_document
 
 from flagd.core import documents
-from flagd.core.changes import HeldFlag, Operation, Put
+from flagd.core.changes import HeldFlag, Operation, Plan, Put, same
 
 SCHEMA = "https://flagd.dev/schema/v0/flags.json"
 FLAGS_MAX = 10_000
@@ -25,35 +25,48 @@ class FlagSet(Struct, frozen=True, kw_only=True):
     """A flagd document that was read. None: it says nothing of them, and what is held stays."""
 
     flags: list[wire.Flag]
+    pointers: list[str]
+    """Where each flag stands in the document."""
     evaluators: dict[str, Any] | None
     metadata: dict[str, Any] | None
 
 
-def pointer_of(key: str) -> str:
-    """Where a flag stands in the document."""
-    return documents.pointer("flags", key)
-
-
 def read(document: object) -> tuple[FlagSet | None, list[wire.Fault]]:
-    """A flagd document, or None with everything that is wrong with it."""
+    """A flagd document, its flags keyed or in a list, or None with everything that is wrong with it."""
     faults = [
-        wire.Fault(pointer=fault.pointer, detail=fault.detail, code=str(fault.code))
-        for fault in check_document(document, arrays=False)
+        wire.Fault(pointer=fault.pointer, detail=fault.detail, code=str(fault.code)) for fault in check_document(document)
     ]
-    if not isinstance(document, dict) or not isinstance(document.get("flags"), dict):
+    if not isinstance(document, dict) or not isinstance(document.get("flags"), dict | list):
         return None, faults
     if len(document["flags"]) > FLAGS_MAX:
         faults.append(wire.Fault(pointer="/flags", code="too_many", detail=f"at most {FLAGS_MAX} flags at once"))
         return None, faults
-    flags = []
-    for key, definition in document["flags"].items():
-        flag, wrong = _read_one(key, definition, faults)
+    flags, pointers = [], []
+    flawed = {"/".join(fault.pointer.split("/")[:3]) for fault in faults}
+    for at, key, definition in _entries(document["flags"]):
+        if at in flawed or not isinstance(definition, dict):
+            continue  # that has been said
+        flag, wrong = _read_one(key, definition, at)
         faults.extend(wrong)
         if flag is not None:
             flags.append(flag)
+            pointers.append(at)
     if faults:
         return None, faults
-    return FlagSet(flags=flags, evaluators=document.get("$evaluators"), metadata=document.get("metadata")), []
+    evaluators, metadata = document.get("$evaluators"), document.get("metadata")
+    return FlagSet(flags=flags, pointers=pointers, evaluators=evaluators, metadata=metadata), []
+
+
+def _entries(flags: dict[str, Any] | list[Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Pointer, key and definition of each flag of the document, in either form."""
+    if isinstance(flags, dict):
+        for key, definition in flags.items():
+            yield documents.pointer("flags", key), key, definition
+        return
+    for index, flag in enumerate(flags):
+        if isinstance(flag, dict):
+            bare = {name: value for name, value in flag.items() if name != "key"}
+            yield documents.pointer("flags", index), flag.get("key"), bare
 
 
 def keep(operations: Sequence[Operation], held: Mapping[str, HeldFlag]) -> list[Operation]:
@@ -66,6 +79,16 @@ def keep(operations: Sequence[Operation], held: Mapping[str, HeldFlag]) -> list[
             case _:
                 kept.append(operation)
     return kept
+
+
+def moving(plan: Plan, held: Mapping[str, HeldFlag]) -> Plan:
+    """The plan of an import without the flags that stay exactly as they are: nobody has to hear of those."""
+    puts = [flag for flag in plan.puts if flag.key not in held or not _is_same(held[flag.key].flag, flag)]
+    return msgspec.structs.replace(plan, puts=puts)
+
+
+def _is_same(held: wire.Flag, flag: wire.Flag) -> bool:
+    return held.off_variant == flag.off_variant and same(held.definition, flag.definition)
 
 
 def beside(document: FlagSet, evaluators: dict[str, Any], metadata: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -103,11 +126,8 @@ def off_variant_of(variants: Mapping[str, Any]) -> str | None:
     return falses[0] if len(falses) == 1 else None
 
 
-def _read_one(key: str, definition: object, known: Sequence[wire.Fault]) -> tuple[wire.Flag | None, list[wire.Fault]]:
+def _read_one(key: Any, definition: dict[str, Any], at: str) -> tuple[wire.Flag | None, list[wire.Fault]]:
     """The flag with the off variant that its variants suggest. Its definition has been checked with the document."""
-    at = pointer_of(key)
-    if not isinstance(definition, dict) or any(fault.pointer.startswith(at) for fault in known):
-        return None, []
     off_variant = off_variant_of(definition.get("variants", {})) or definition.get("defaultVariant") or wire.OFF
     flag, faults = documents.read_flag({"key": key, "definition": definition, "off_variant": off_variant}, at, _checked)
     return flag, relocated(faults)

@@ -9,6 +9,7 @@ from litestar import Request, Response
 from rescind import wire
 
 from flagd.core.documents import REASON_LENGTH_MAX
+from flagd.core.ruleform import rules_of
 from flagd.errors import refused
 from flagd.service import FlagView
 from runtime.errors import Code
@@ -55,10 +56,11 @@ def reason_of(text: str | None) -> str | None:
 
 
 def flag_body(view: FlagView) -> dict[str, Any]:
-    """A flag as it is answered: what was written, and what has become of it."""
+    """A flag as it is answered: what was written, as rules too (null where they cannot say it), and what has become of it."""
     stored = view.stored
     return {
         **msgspec.structs.asdict(stored.flag),
+        "rules": rules_of(stored.flag.definition.get("targeting")),
         "revision": str(stored.changed),
         "epoch": stored.epoch,
         "killed": bool(view.kills),

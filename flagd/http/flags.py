@@ -1,4 +1,4 @@
-"""Flags and changes: `/v1/environments/{environment}/flags`, `/changes`, `/import`, `/export`."""
+"""Flags and changes: `/v1/environments/{environment}/flags`, `/changes`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 from rescind import wire
 
-from flagd.core import changes, documents, flagset
+from flagd.core import changes, documents, ruleread
 from flagd.errors import Code, refused, unknown_flag
 from flagd.http.bodies import AnyRequest, answer, flag_body, read_object, reason_of
 from flagd.http.gate import require_any
@@ -79,7 +79,7 @@ class FlagController(Controller):
         service: NamedDependency[FlagService],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
-        """Create or replace a flag: `{"flag": {...}, "reason": "..."}`. 201 if it is new."""
+        """Create or replace a flag: `{"flag": {...}, "reason": "..."}`, its targeting raw or as `rules`. 201 if it is new."""
         require_any(principal, WRITE, environment)
         body = await read_object(request)
         faults = documents.unknown_fields(body, dict.fromkeys(("flag", "reason", "expected_revision")), "")
@@ -88,7 +88,7 @@ class FlagController(Controller):
         document = body.get("flag")
         if isinstance(document, dict):
             document = {"key": key, **document}
-        flag, flaws = documents.read_flag(document, "/flag", await service.checker(environment))
+        flag, flaws = ruleread.read_flag(document, "/flag", await service.checker(environment))
         if isinstance(document, dict) and document["key"] != key:
             flaws.append(wire.Fault(pointer="/flag/key", code="bad_key", detail=f"the path says `{key:.255}`"))
         faults = [*faults, *wrong, *unread, *flaws]
@@ -163,36 +163,6 @@ class ChangeController(Controller):
             raise refused(faults)
         revision = await service.apply(environment, operations, actor=principal.name, reason=reason, expected_revision=expected)
         return answer(request, {"revision": str(revision)})
-
-    @post("/import", status_code=200, summary="Import a flagd document")
-    async def import_document(
-        self,
-        request: AnyRequest,
-        environment: FromPath[str],
-        service: NamedDependency[FlagService],
-        principal: NamedDependency[Principal],
-        reason: FromQuery[str | None] = None,
-    ) -> Response[bytes]:
-        """Every flag of a flagd document under one revision; flags it does not name stay as they are."""
-        require_any(principal, WRITE, environment)
-        document = await read_object(request)
-        read, faults = flagset.read(document)
-        if read is None:
-            raise refused(faults)
-        revision = await service.import_document(environment, read, actor=principal.name, reason=reason_of(reason))
-        return answer(request, {"revision": str(revision), "flags": len(read.flags)})
-
-    @get("/export", summary="Export a flagd document")
-    async def export_document(
-        self,
-        request: AnyRequest,
-        environment: FromPath[str],
-        service: NamedDependency[FlagService],
-        principal: NamedDependency[Principal],
-    ) -> Response[bytes]:
-        """The flags as they were written, in flagd's own format."""
-        require_any(principal, READ, environment)
-        return answer(request, await service.export_document(environment))
 
 
 def _key(key: str) -> str:

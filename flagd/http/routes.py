@@ -17,6 +17,8 @@ from flagd.errors import refused
 from flagd.http.bodies import AnyRequest, answer, read, read_object
 from flagd.http.flags import LIMIT_MAX, READ, WRITE, ChangeController, FlagController, KillOperation, KillOperations
 from flagd.http.gate import BODY_MAX, require_any
+from flagd.http.imports import ImportController
+from flagd.imports import Imports
 from flagd.instances import Instances, faults_of
 from flagd.replica import Replicas
 from flagd.service import FlagService
@@ -25,7 +27,6 @@ from runtime.problem import fault_of
 from runtime.tokens import Principal, Verifier, bearer
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-IMPORT_MAX = 16 * BODY_MAX
 
 OnAcknowledged = Callable[[str, wire.InstanceBeat], Awaitable[object]]
 """Called with each acknowledgement that lists the effects begun, before it is answered."""
@@ -46,6 +47,7 @@ def build(
     verifier: Verifier,
     on_acknowledged: OnAcknowledged | None = None,
     kill_operation: KillOperation | None = None,
+    imports: Imports,
 ) -> Router:
     """The routes of this wing with all that their handlers need."""
 
@@ -55,11 +57,12 @@ def build(
     acknowledged, kill_operations = Acknowledged(on_acknowledged), KillOperations(kill_operation)
     return Router(
         path="/",
-        route_handlers=[EnvironmentController, FlagController, ChangeController, InstanceController],
+        route_handlers=[EnvironmentController, FlagController, ChangeController, ImportController, InstanceController],
         request_max_body_size=BODY_MAX,
         dependencies={
             "principal": Provide(principal),
             "service": Provide(lambda: service, sync_to_thread=False),
+            "imports": Provide(lambda: imports, sync_to_thread=False),
             "replicas": Provide(lambda: replicas, sync_to_thread=False),
             "instances": Provide(lambda: instances, sync_to_thread=False),
             "acknowledged": Provide(lambda: acknowledged, sync_to_thread=False),

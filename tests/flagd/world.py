@@ -18,6 +18,7 @@ from flagd.core.changes import Archive, Operation, Put
 from flagd.http import routes
 from flagd.http.ofrep import OfrepApp
 from flagd.http.stream import StreamApp
+from flagd.imports import Imports
 from flagd.instances import Instances
 from flagd.replica import Replicas
 from flagd.service import FlagService
@@ -110,6 +111,7 @@ class World:
             instances=self.instances,
             verifier=self.verifier,
             on_acknowledged=self._on_acknowledged,
+            imports=Imports(self.pg, self.replicas, self.service),
         )
         framework = Litestar(route_handlers=[router], exception_handlers=litestar_handlers)
 
