@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import hypothesis
 import pytest
 from redis.asyncio import Redis as RedisClient
 
@@ -24,6 +26,11 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = [room for name in ("runtime", "flagd", "sagas", "server/rollbacks") if (room := ROOT / name / "migrations").is_dir()]
 TEMPLATE = "template_rescind"
 _numbers = itertools.count(1)
+
+# The same examples in every run, so that a change is judged by what it changed; RESCIND_TEST_LONG=1 looks for new ones.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("long", max_examples=2_000, deadline=None)
+hypothesis.settings.load_profile("long" if os.environ.get("RESCIND_TEST_LONG") == "1" else "steady")
 
 
 def with_database(url: str, name: str) -> str:
