@@ -21,6 +21,8 @@ RANGES = 16
 LEASE_SECONDS = 5.0
 RENEW_SECONDS = 1.5
 TRUSTED_PART = 2 / 3
+WRITE_LEASES = 6
+"""A fenced write that has not ended after so many lengths of a lease is cut off, whatever it is doing."""
 
 
 class LeaseLost(Exception):  # noqa: N818 - what happened, not what went wrong
@@ -58,8 +60,9 @@ class Leases:
     async def fence(self, connection: Connection, number: int) -> None:
         """The first statement of a write. Raises `LeaseLost` when the range is not ours any more."""
         lease = self._held.get(number)
-        stall_ms = str(max(1, round(self.lease_seconds * 1000)))
-        row = lease and await connection.fetchrow(QUERIES.fence, number, lease.token, self._identity, stall_ms)
+        stall_ms = max(1, round(self.lease_seconds * 1000))
+        limits = (str(stall_ms), str(stall_ms * WRITE_LEASES))
+        row = lease and await connection.fetchrow(QUERIES.fence, number, lease.token, self._identity, *limits)
         if row is None:
             raise LeaseLost(number)
 

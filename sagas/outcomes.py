@@ -30,7 +30,7 @@ from sagas.leases import LeaseLost, Leases
 QUERIES = Queries.load("sagas", "dispatch")
 BATCH_MAX = 256
 AGAIN_SECONDS = 0.2
-STALL_MS = "5000"
+STALL_MS, WRITE_MS = "5000", "30000"
 TRIES_MAX = 3
 STUCK_SECONDS = 30.0
 """A writer whose oldest outcome waits for longer is one that cannot write: its process holds no leases meanwhile."""
@@ -285,7 +285,7 @@ class Writer:
         range.
         """
         async with self._pg.transaction() as connection:
-            await connection.execute(QUERIES.unfenced, STALL_MS)
+            await connection.execute(QUERIES.unfenced, STALL_MS, WRITE_MS)
             won = await record(connection, ends)
             if won:
                 await connection.execute(QUERIES.ring, sorted(set(rollbacks)))

@@ -213,7 +213,7 @@ WHERE a.outcome NOT IN (n.event, 'lost')
 
 -- name: unfenced
 -- For outcomes that stand by their attempt's token alone. A writer that stalls inside is cut off like a fenced one.
-SELECT set_config('idle_in_transaction_session_timeout', $1::text, true),
+SELECT set_config('idle_in_transaction_session_timeout', $1::text, true), set_config('transaction_timeout', $2::text, true),
     set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)
 
 -- name: ring

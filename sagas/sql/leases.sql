@@ -33,10 +33,12 @@ FROM unnest($2::smallint [], $3::bigint []) AS held (range, token)
 WHERE l.range = held.range AND l.token = held.token AND l.holder = $1
 
 -- name: fence
--- The first statement of every write. A writer that stalls inside its transaction is cut off, and holds up nobody for longer.
+-- The first statement of every write. A writer that stalls inside its transaction is cut off, and holds up nobody for longer:
+-- between two queries at once; between two messages of one query it counts as active, there the whole transaction's time ends it.
 -- Plans made while a table is still empty must not read all of it later.
 SELECT
     set_config('idle_in_transaction_session_timeout', $4::text, true),
+    set_config('transaction_timeout', $5::text, true),
     set_config('enable_seqscan', 'off', true),
     set_config('enable_hashjoin', 'off', true),
     set_config('enable_mergejoin', 'off', true)

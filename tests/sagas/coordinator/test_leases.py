@@ -99,13 +99,16 @@ async def test_a_takeover_waits_for_the_write_under_way(pg: Postgres) -> None:  
     await until(lambda: _holds(second, 3))
 
 
-async def test_a_writer_that_stalls_inside_its_transaction_is_cut_off(pg: Postgres) -> None:  # P18
+@pytest.mark.parametrize("place", ["between two queries", "between two messages of one query"])
+async def test_a_writer_that_stalls_inside_its_transaction_is_cut_off(pg: Postgres, place: str) -> None:  # P18
     first = Leases(pg, Clock(), "first", lease_seconds=SECONDS)
     second = Leases(pg, Clock(), "second", lease_seconds=SECONDS)
     await first.keep()
     stalled = await pg.dedicated()
     await stalled.execute("BEGIN")
     await first.fence(stalled, 3)
+    if place == "between two messages of one query":
+        await stalled.prepare("SELECT now()")  # parsed and not yet bound: active, PostgreSQL says
     await until(lambda: _holds(second, 3))
     await until(stalled.is_closed)
 
