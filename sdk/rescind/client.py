@@ -179,6 +179,11 @@ class AsyncClient(Evaluations):
         """An effect around a body, for `async with`."""
         return effect_context(self, kind, flag=flag, key=key, payload=payload, **options)
 
+    @property
+    def home(self) -> asyncio.AbstractEventLoop | None:
+        """The loop that it works on; None before its first use."""
+        return self._loop
+
     async def start(self) -> None:
         """Read the last known snapshot and start following the server."""
         if not self._loaded and not self.core.closed:

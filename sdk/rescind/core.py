@@ -55,7 +55,7 @@ class Core:
         self.bodies = Bodies(self.current, self.clock)
         self.reports = Reports(self.api, self.clock, settings.instance)
         who = {"instance": settings.instance, "service": settings.service}
-        self.follower = Follower(self.api, self.current, self.clock, who, self._applied)
+        self.follower = Follower(self.api, self.current, self.clock, who, self._applied, self.notifier.turned)
         self.beats = Beats(self.api, settings, self.current, self.bodies, self.reports, self.clock)
         self.permits = Permits(
             current=self.current,
@@ -124,6 +124,7 @@ class Core:
         except (TimeoutError, RescindError) as error:
             logger.debug("signing off ended early: %s", error)
         self.permits.abandon()
+        self.notifier.turned()
         for task in self.tasks:
             task.cancel()
         try:
@@ -210,6 +211,7 @@ class Core:
                 self.follower.failed(error)
                 self.follower.tried.set()
                 self.registered.set()
+                self.notifier.turned()
                 await asyncio.sleep(full_jitter_seconds(self.clock, failures))
             else:
                 self.api.environment = answer.get("environment") or DEFAULT_ENVIRONMENT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -27,6 +27,7 @@ class FlagChange(Struct, frozen=True, kw_only=True):
 
 
 Callback = Callable[[FlagChange], Any]
+Watcher = Callable[[Sequence[str]], None]
 
 
 class Notifier:
@@ -34,6 +35,7 @@ class Notifier:
 
     def __init__(self) -> None:
         self._callbacks: dict[str, list[Callback]] = {}
+        self._watchers: list[Watcher] = []
         self._tasks: set[asyncio.Future[Any]] = set()
 
     def subscribe(self, key: str, callback: Callback) -> Callable[[], None]:
@@ -46,8 +48,25 @@ class Notifier:
 
         return unsubscribe
 
-    def changed(self, keys: Iterable[str], current: Current) -> None:
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """Call `watcher(keys)` after every revision with the changed keys, and with none whenever the connection turned.
+
+        On the core's loop; returns what ends it.
+        """
+        self._watchers = [*self._watchers, watcher]
+
+        def unwatch() -> None:
+            self._watchers = [other for other in self._watchers if other is not watcher]
+
+        return unwatch
+
+    def turned(self) -> None:
+        """The connection was found or lost, or an attempt failed: tell whoever watches."""
+        self._tell_watchers(())
+
+    def changed(self, keys: Sequence[str], current: Current) -> None:
         """Tell everyone who asked."""
+        self._tell_watchers(keys)
         callbacks = self._callbacks
         if not callbacks:
             return
@@ -55,6 +74,13 @@ class Notifier:
             change = FlagChange(key=key, revision=current.revision, killed=key in current.killed)
             for callback in [*callbacks.get(key, []), *callbacks.get(EVERY_FLAG, [])]:
                 self._call(callback, change)
+
+    def _tell_watchers(self, keys: Sequence[str]) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher(keys)
+            except Exception:  # as with callbacks
+                logger.exception("a watcher failed")
 
     def _call(self, callback: Callback, change: FlagChange) -> None:
         try:

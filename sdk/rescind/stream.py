@@ -44,16 +44,24 @@ _heartbeat = msgspec.json.Decoder(Heartbeat)
 
 
 class Follower:
-    """Keeps `current` current. `applied(what, how)` is called on the loop after each step forward."""
+    """Keeps `current` current. On the loop, `applied(what, how)` is called after each step forward, and `turned()` whenever the
+    stream was found or lost, or an attempt failed."""
 
     def __init__(
-        self, api: AsyncApi, current: Current, clock: Clock, who: dict[str, str], applied: Callable[[Applied, str], None]
+        self,
+        api: AsyncApi,
+        current: Current,
+        clock: Clock,
+        who: dict[str, str],
+        applied: Callable[[Applied, str], None],
+        turned: Callable[[], None],
     ) -> None:
         self._api = api
         self._current = current
         self._clock = clock
         self._who = who
         self._applied = applied
+        self._turned = turned
         self._silence_seconds = 5.0 * HEARTBEATS_MISSED_MAX + SILENCE_SLACK_SECONDS
         self._etag = ""
         self._moved = asyncio.Event()
@@ -63,6 +71,8 @@ class Follower:
         """When the server last said something, on the monotonic clock."""
         self.tried = asyncio.Event()
         """Set once the first attempt has ended, well or not."""
+        self.refused = False
+        """The server's last word was that this token may not."""
         self.last_error = ""
         self.fault_count = 0
         self._warned = False
@@ -85,12 +95,14 @@ class Follower:
             was_connected, self.connected = self.connected, False
             failures = 0 if was_connected or self._current.revision > started else failures + 1
             self.tried.set()
+            self._turned()
             await self._pause(max(retry_after, full_jitter_seconds(self._clock, failures)))
 
     def failed(self, error: Unreachable | ApiError) -> None:
         """The server refused or could not be reached: said once, until it was heard again."""
         self.last_error = str(error)
         refused = isinstance(error, ApiError) and error.status in (401, 403)
+        self.refused = refused
         if self._warned or not (refused or isinstance(error, Unreachable)):
             return
         self._warned = True
@@ -121,6 +133,7 @@ class Follower:
             await asyncio.sleep(min(left, POLL_SECONDS))
             if left > POLL_SECONDS:
                 await self.fetch()
+                self._turned()
 
     async def _follow(self) -> None:
         revision = self._current.revision
@@ -141,7 +154,9 @@ class Follower:
             except TimeoutError:
                 raise Unreachable(f"{self._api.url} was silent for {self._silence_seconds:.0f} s") from None
             self._heard()
-            self.connected = True
+            if not self.connected:
+                self.connected = True
+                self._turned()
             if not self._take(event):
                 await self.fetch(self._current.revision)
             self.tried.set()
@@ -189,7 +204,7 @@ class Follower:
 
     def _heard(self) -> None:
         self.heard_at = self._clock.monotonic()
-        self._warned = False
+        self._warned = self.refused = False
 
     def _done(self, applied: Applied | None, how: str) -> None:
         if applied is None:
