@@ -177,7 +177,7 @@ async def test_flags_are_set_from_files_literals_and_standing_rules(served: Serv
     )
     for source in (str(tmp_path / "flag.json"), json.dumps({**document, "key": "c"})):
         assert (await line("set", source, "--reason", "new")).returncode == 0
-    shown = await line("get", "a")
+    shown = await line("get", "a", "--json")
     assert json.loads(shown.stdout)["definition"] == definition()
     bad = await line("set", '{"key": "d", "definition": {"state": "maybe"}}', "--reason", "new")
     assert bad.returncode == 1

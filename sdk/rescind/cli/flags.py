@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+import msgspec
 from rich.markup import escape
 
+from rescind.cli import rules
 from rescind.cli.options import document_of, reason_option
 from rescind.cli.session import Session, common, part, pass_session
-from rescind.cli.tables import table_of
+from rescind.cli.tables import table_of, text_of
 
 PAGE = 500
 
@@ -52,8 +54,30 @@ def state_of(row: dict[str, Any]) -> str:
 @common
 @pass_session
 def get(session: Session, flag: str) -> None:
-    """Show FLAG as JSON: definition, revision, standing kills."""
-    session.show_json(session.api.request("GET", session.within(f"/flags/{part(flag)}")))
+    """Show FLAG: its variants, its rules, the kills that stand over it."""
+    answer = session.api.request("GET", session.within(f"/flags/{part(flag)}"))
+    if session.json:
+        session.show_json(answer)
+        return
+    out, definition = session.console, answer["definition"]
+    state = "[bold red]killed[/]" if answer["killed"] else escape(state_of(answer))
+    out.print(f"[bold]{escape(answer['key'])}[/] in {escape(session.environment)} at {answer['revision']}: {state}")
+    for kill in answer["kills"]:
+        scope = ", ".join(f"{name}={text_of(value)}" for name, value in kill["scope"].items()) or "everyone"
+        out.print(f"  [red]killed to {escape(kill['off_variant'])} for {escape(scope)}:[/] {escape(kill['reason'])}")
+    variants = {name: msgspec.json.encode(value).decode() for name, value in definition["variants"].items()}
+    rows = [{"variant": name, "value": value, "": _roles(name, answer)} for name, value in variants.items()]
+    out.print(table_of(rows, ("variant", "value", "")))
+    if answer.get("rules") is None:
+        out.print("its targeting says more than rules can:")
+        out.print(msgspec.json.format(msgspec.json.encode(definition.get("targeting")), indent=2).decode(), markup=False)
+    else:
+        out.print(rules.table(answer["rules"], definition))
+
+
+def _roles(name: str, flag: dict[str, Any]) -> str:
+    roles = (("default", flag["definition"].get("defaultVariant")), ("off variant", flag["off_variant"]))
+    return ", ".join(role for role, variant in roles if variant == name)
 
 
 @click.command("set")
@@ -67,7 +91,10 @@ def put(session: Session, document: str, reason: str) -> None:
     \b
     For example:
       {"key": "checkout.new-flow", "off_variant": "off", "definition": {"state": "ENABLED",
-       "variants": {"on": true, "off": false}, "defaultVariant": "on"}}
+       "variants": {"on": true, "off": false}, "defaultVariant": "off"},
+       "rules": [{"name": "beta countries", "serve": "on",
+                  "when": [{"attribute": "country", "operator": "in", "value": ["DE", "AT"]}]},
+                 {"serve": {"split": {"on": 25, "off": 75}, "by": "account"}}]}
     """
     flag = document_of(document, what="the flag")
     if not isinstance(flag, dict) or not isinstance(flag.get("key"), str) or not flag["key"]:

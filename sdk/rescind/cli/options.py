@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from rescind.cli import yaml12
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE_BYTES_MAX = 4 * 1024 * 1024
 
@@ -41,16 +43,16 @@ def scalar_of(text: str) -> str | int | float | bool:
     return value if isinstance(value, str | int | float | bool) else text
 
 
-def document_of(text: str, *, what: str) -> Any:
+def document_of(text: str, *, what: str, bytes_max: int = FILE_BYTES_MAX) -> Any:
     """A JSON or YAML document: literal JSON, a file's path, or `-` for standard input."""
     if text.lstrip()[:1] in ("{", "["):
         return parse(text, name=what, yaml=False)
     if text == "-":
-        return parse(sys.stdin.read(FILE_BYTES_MAX), name="standard input", yaml=False)
+        return parse(sys.stdin.read(bytes_max), name="standard input", yaml=False)
     path = Path(text)
     try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise click.UsageError(f"{text} is larger than 4 MiB")
+        if path.stat().st_size > bytes_max:
+            raise click.UsageError(f"{text} is larger than {bytes_max // 2**20} MiB")
         return parse(path.read_text(encoding="utf-8"), name=text, yaml=path.suffix.lower() in (".yaml", ".yml"))
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{what} {text!r} cannot be read: {error}") from None
@@ -59,6 +61,6 @@ def document_of(text: str, *, what: str) -> Any:
 def parse(text: str, *, name: str, yaml: bool) -> Any:
     """The document in `text`. Raises `UsageError` that says where it stops making sense."""
     try:
-        return msgspec.yaml.decode(text) if yaml else msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+        return yaml12.decode(text) if yaml else msgspec.json.decode(text)
+    except (msgspec.DecodeError, ValueError) as error:
         raise click.UsageError(f"{name} is not a valid {'YAML' if yaml else 'JSON'} document: {error}") from None
