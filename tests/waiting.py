@@ -10,9 +10,11 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 STEP_SECONDS = 0.01
+CEILING_SECONDS = 60.0
+"""For what takes a moment: it only ends a run that would never end, and is no promise of speed."""
 
 
-async def until(predicate: Callable[[], Value | Awaitable[Value]], timeout_seconds: float = 10.0) -> Value:
+async def until(predicate: Callable[[], Value | Awaitable[Value]], timeout_seconds: float = CEILING_SECONDS) -> Value:
     """Return the predicate's first true value. Raises `AssertionError` after `timeout_seconds`, with its last one.
 
     The predicate may be a plain function, a coroutine function, or a lambda that returns a coroutine.
@@ -28,7 +30,7 @@ async def until(predicate: Callable[[], Value | Awaitable[Value]], timeout_secon
         await asyncio.sleep(STEP_SECONDS)
 
 
-def until_sync(predicate: Callable[[], Value], timeout_seconds: float = 10.0) -> Value:
+def until_sync(predicate: Callable[[], Value], timeout_seconds: float = CEILING_SECONDS) -> Value:
     """`until` for tests without a loop."""
     deadline = time.monotonic() + timeout_seconds
     while not (value := predicate()):

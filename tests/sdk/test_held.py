@@ -164,7 +164,7 @@ async def test_large_results_held_while_the_server_was_down_are_all_delivered(fr
         await asyncio.gather(*(context.__aexit__(None, None, None) for context in contexts))
         assert client.status().held_outcome_count == 160
         await asyncio.to_thread(fragile.server.start)
-        await until(lambda: client.status().held_outcome_count == 0, timeout_seconds=30)
+        await until(lambda: client.status().held_outcome_count == 0)
         assert client.status().refused_outcome_count == 0
     rows = await asyncio.to_thread(fragile.statuses)
     assert set(rows) == {"succeeded"}

@@ -61,7 +61,7 @@ async def test_a_worker_undoes_what_its_saga_did_and_the_proof_is_kept(site: Sit
             pass
         working = asyncio.create_task(client.work(shop.saga, concurrency=4))
         answer = await asyncio.to_thread(site.kill)
-        await until(lambda: settled(site, answer["rollback_id"]), timeout_seconds=30)
+        await until(lambda: settled(site, answer["rollback_id"]))
         working.cancel()
         with pytest.raises(asyncio.CancelledError):
             await working

@@ -106,7 +106,7 @@ def test_nothing_is_left_behind_however_it_ends(dev: list[Process], tmp_path: Pa
         servers = children(process.pid)
         assert len(servers) >= 2
         assert process.end(number) == (-number if number == signal.SIGKILL else 0), process.output
-    until_sync(lambda: not alive(servers), timeout_seconds=10)
+    until_sync(lambda: not alive(servers))
 
 
 def test_an_ephemeral_one_keeps_nothing(dev: list[Process], tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_it_waits_for_postgresql_and_says_so_and_stops_when_told(started: list[P
     variables = {"RESCIND_DATABASE_URL": away, "RESCIND_REDIS_URL": "redis://127.0.0.1:9/0"}
     process = Process(["serve", "--http-port", "0"], variables=variables)
     started.append(process)
-    until_sync(lambda: "waiting for PostgreSQL" in process.output, timeout_seconds=30)
+    until_sync(lambda: "waiting for PostgreSQL" in process.output)
     assert process.end(signal.SIGTERM) == 1
     assert "Traceback" not in process.output
 

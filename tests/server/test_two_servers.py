@@ -133,7 +133,7 @@ async def test_the_other_carries_a_rollback_on_when_the_first_is_killed(  # P13,
     async def half_way() -> bool:
         return len(taken) >= EFFECTS // 10
 
-    await until(half_way, timeout_seconds=30)
+    await until(half_way)
     async with pg.connection() as connection:
         holder = await connection.fetchval(
             "SELECT holder FROM sagas.leases WHERE range = sagas.lease_range($1::uuid)", killed["rollback_id"]

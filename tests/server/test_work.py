@@ -43,7 +43,7 @@ async def test_a_worker_process_undoes_each_effect_once_and_stops_when_told(serv
             assert worker._process.poll() is None, worker.output
             return bool((await served.ok("GET", f"{P}/sagas"))["sagas"])
 
-        await until(registered, timeout_seconds=30)
+        await until(registered)
         effects = [
             {
                 "key": f"seat:{number}", "kind": "seat.reserved", "flag": FLAG, "variant": "on",
@@ -61,7 +61,7 @@ async def test_a_worker_process_undoes_each_effect_once_and_stops_when_told(serv
             record = await served.ok("GET", f"/v1/rollbacks/{identity}")
             return record if record["state"] == "settled" else None
 
-        record = await until(settled, timeout_seconds=30)
+        record = await until(settled)
         assert record["counts"]["seat.reserved"]["compensated"] == 5
         assert sorted((tmp_path / "released.txt").read_text().splitlines()) == [f"seat {number}" for number in range(5)]
         assert await asyncio.to_thread(worker.end, signal.SIGTERM, 40) == 0, worker.output

@@ -106,7 +106,7 @@ async def _crashed_at(world: World, at: int, *, committed: bool) -> bool:
         end_at_once(before)
         second = world.coordinator(tuning=TUNING)
         await second.start()
-        await until(lambda: _is_still(world, rollback), 20)
+        await until(lambda: _is_still(world, rollback))
     else:
         second = first
     await _let_a_person_decide(world, rollback)

@@ -65,7 +65,7 @@ async def test_a_report_that_races_the_enumeration_is_never_lost(world: World) -
     await world.started()
     for effect in effects:
         await world.report(effect, "succeeded", {"id": intents[str(effect)]})
-    await until(lambda: world.is_settled(rollback), 20)
+    await until(lambda: world.is_settled(rollback))
     assert await world.dispositions(rollback) == dict.fromkeys(effects, "compensated")
     assert len(world.payments.refunds) == 40
 

@@ -75,7 +75,7 @@ async def _cut_off_with_a_mail_sent(world: World) -> tuple[AwayPostgres, uuid.UU
     link.is_away = True
     host.released.set()
     await world.started(tuning=PATIENT)
-    await until(lambda: _waits(world, rollback), 20)
+    await until(lambda: _waits(world, rollback))
     return link, rollback, effect
 
 
@@ -140,7 +140,7 @@ async def test_one_outcome_that_cannot_be_written_holds_no_other_up(world: World
     found = await world.dispositions(rollback)
     assert {found[effect] for effect in good} == {"compensated"}
     world.payments.rename("re_\ud800", "re_whole")
-    await until(lambda: world.is_settled(rollback), 20)
+    await until(lambda: world.is_settled(rollback))
     assert await world.dispositions(rollback) == dict.fromkeys([bad, *good], "compensated")
     assert len(world.payments.refunds) == 21, "asked again under the same key"
     assert coordinator.leases.held(), "the writer goes on"

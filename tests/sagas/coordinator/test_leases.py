@@ -142,7 +142,7 @@ async def test_a_coordinator_stopped_past_its_lease_cannot_write_when_it_wakes(
     await until(lambda: world.payments.posts)
     stoppable.send_signal(signal.SIGSTOP)
     await world.started()
-    await until(lambda: world.is_settled(rollback), 20)
+    await until(lambda: world.is_settled(rollback))
     before = await world.rows("SELECT * FROM sagas.compensations")
     version = await world.value("SELECT version FROM sagas.rollbacks")
     world.payments.released.set()
@@ -168,7 +168,7 @@ async def test_another_coordinator_carries_on_when_one_is_killed(
     await until(lambda: len(world.payments.refunds) >= 5)
     stoppable.send_signal(signal.SIGKILL)
     await world.started()
-    await until(lambda: world.is_settled(rollback), 20)
+    await until(lambda: world.is_settled(rollback))
     assert len(world.payments.refunds) == 30
 
 

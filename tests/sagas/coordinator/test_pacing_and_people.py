@@ -34,7 +34,7 @@ async def test_no_more_run_at_once_than_the_pace_allows_over_all_coordinators(wo
     await world.started()
     await world.started()
     for rollback in rollbacks:
-        await until(lambda rollback=rollback: world.is_settled(rollback), 20)
+        await until(lambda rollback=rollback: world.is_settled(rollback))
     rows = await world.rows("SELECT started_at, ended_at FROM sagas.attempts")
     moments = sorted([(row["started_at"], 1) for row in rows] + [(row["ended_at"], -1) for row in rows])
     assert max(itertools.accumulate(step for _, step in moments)) <= 3
@@ -46,7 +46,7 @@ async def test_the_rate_of_a_kind_holds(world: World) -> None:  # P17
         await world.effect(REFUND, f"o{n}")
     rollback = await world.kill()
     await world.started()
-    await until(lambda: world.is_settled(rollback), 20)
+    await until(lambda: world.is_settled(rollback))
     rows = await world.rows("SELECT started_at FROM sagas.attempts ORDER BY started_at")
     times = [row["started_at"].timestamp() for row in rows]
     worst = max(sum(start <= other < start + 0.5 for other in times) for start in times)
@@ -194,7 +194,7 @@ async def test_a_person_retries_once_the_definition_is_there(world: World, decis
     await world.started()
     await until(lambda: _in(world, rollback, "waiting"))
     await world.define(REFUND)
-    await until(lambda: _retried(world, decisions, rollback), 20)
+    await until(lambda: _retried(world, decisions, rollback))
     assert await world.dispositions(rollback) == {effect: "compensated"}
 
 

@@ -216,7 +216,7 @@ async def test_two_flags_in_one_saga_instance_add_up_whatever_became_of_each_and
     late = sorted((each for each in effects if effects[each][1] in LATE), key=lambda each: effects[each], reverse=reverse)
     rollbacks = [await world.kill(kills[0])]
     await world.started()
-    await until(lambda: world.value("SELECT enumerated_at FROM sagas.rollbacks"), 30)
+    await until(lambda: world.value("SELECT enumerated_at FROM sagas.rollbacks"))
     for number, each in enumerate(late):
         if number == len(late) // 2:
             rollbacks += [await world.kill(flag) for flag in kills[1:]]
@@ -229,7 +229,7 @@ async def test_two_flags_in_one_saga_instance_add_up_whatever_became_of_each_and
                 await people.skip(rollback, [each for each in effects if effects[each][1] == "asked"], **WHO)
         return all([await world.is_settled(rollback) for rollback in rollbacks])
 
-    await until(ended, 60)
+    await until(ended)
     states: dict[UUID, str] = {}
     for rollback in rollbacks:
         assert await adds_up(world, rollback)
