@@ -23,7 +23,7 @@ async def rescind_demo(tmp_path: Path, *arguments: str) -> asyncio.subprocess.Pr
         "--purchases",
         PURCHASES,
         "--deadline",
-        "100",
+        "300",
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -32,7 +32,7 @@ async def rescind_demo(tmp_path: Path, *arguments: str) -> asyncio.subprocess.Pr
     )
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_the_demo_holds_every_promise_and_leaves_nothing_behind(tmp_path: Path) -> None:
     process = await rescind_demo(tmp_path)
     printed = (await process.communicate())[0].decode()
@@ -43,7 +43,7 @@ async def test_the_demo_holds_every_promise_and_leaves_nothing_behind(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_sabotage_behind_our_back_is_found_by_name(tmp_path: Path) -> None:
     process = await rescind_demo(tmp_path, "--sabotage")
     printed = (await process.communicate())[0].decode()
@@ -52,7 +52,7 @@ async def test_sabotage_behind_our_back_is_found_by_name(tmp_path: Path) -> None
     assert "refund doubled" in printed
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(400)
 async def test_a_demo_that_is_interrupted_stops_what_it_started(tmp_path: Path) -> None:
     process = await rescind_demo(tmp_path)
     assert process.stdout is not None

@@ -22,7 +22,7 @@ from demo.processes import Children
 async def main():
     children = Children(Path(sys.argv[1]))
     child = await children.start("sleeper", [sys.executable, "-c", sys.argv[2]], {})
-    await child.line(timeout_seconds=20)
+    await child.line(timeout_seconds=60)
     print(child.process.pid, flush=True)
     await asyncio.sleep(600)
 
@@ -41,7 +41,7 @@ def gone(pid: int) -> bool:
 async def test_leaving_stops_what_was_started(tmp_path: Path) -> None:
     async with Children(tmp_path) as children:
         child = await children.start("sleeper", [sys.executable, "-c", SLEEPER], {})
-        assert await child.line(timeout_seconds=20) == "ready"
+        assert await child.line(timeout_seconds=60) == "ready"
         assert children.dead() == []
     assert child.process.returncode == -signal.SIGTERM
 
@@ -65,5 +65,5 @@ async def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None
 async def test_a_process_that_does_not_come_up_says_why(tmp_path: Path) -> None:
     child = await Child.start("broken", [sys.executable, "-c", "raise SystemExit('no luck')"], env={}, directory=tmp_path)
     with pytest.raises(StartError, match="no luck"):
-        await child.line(timeout_seconds=20)
+        await child.line(timeout_seconds=60)
     await child.stop()

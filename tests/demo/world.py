@@ -15,4 +15,4 @@ ENVIRONMENT = {"PAYMENTS_KEY": KEY, "CONTROL_TOKEN": CONTROL_TOKEN, "PARTNER_SEC
 async def start(children: Children, name: str) -> dict[str, int]:
     """One server of the world; its ports."""
     child = await children.start(name, [sys.executable, "-m", f"demo.world.{name}"], ENVIRONMENT)
-    return await child.ports(timeout_seconds=20)
+    return await child.ports(timeout_seconds=60)

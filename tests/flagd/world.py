@@ -144,7 +144,7 @@ async def served(world: World) -> AsyncIterator[httpx.AsyncClient]:
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     base = f"http://127.0.0.1:{listening.getsockname()[1]}"
     try:
-        async with httpx.AsyncClient(base_url=base, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=base, timeout=60) as client:
             yield client
     finally:
         await world.replicas.stop()

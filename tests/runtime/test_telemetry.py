@@ -57,7 +57,7 @@ print(telemetry.prometheus_text().decode())
 def run(endpoint: str) -> tuple[list[str], list[dict[str, str]]]:
     """Run a process with telemetry; return the lines it printed and logged."""
     command = [sys.executable, "-W", "error", "-c", SCRIPT, endpoint]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines(), [json.loads(line) for line in done.stderr.splitlines()]
 

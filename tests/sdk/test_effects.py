@@ -142,7 +142,7 @@ async def test_the_death_of_a_process_leaves_its_effect_on_record(site: Site) ->
         with client.effect("payment.capture", flag={FLAG!r}, key="1", payload={{}}):
             os._exit(9)
     """
-    ended = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", textwrap.dedent(code)], timeout=30)
+    ended = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", textwrap.dedent(code)], timeout=120)
     assert ended.returncode == 9
     assert await asyncio.to_thread(site.statuses) == ["admitted"]
 
@@ -231,7 +231,7 @@ async def test_an_outcome_in_a_dead_processs_journal_is_delivered_by_the_next_on
             effect.result = {{"id": "pi_1"}}
         os._exit(9)
     """
-    ended = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", textwrap.dedent(code)], timeout=60)
+    ended = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", textwrap.dedent(code)], timeout=120)
     assert ended.returncode == 9
     fragile.server.kill()
     await asyncio.to_thread(fragile.server.start)

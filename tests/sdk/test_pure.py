@@ -343,7 +343,7 @@ def test_construction_starts_no_thread_and_importing_brings_no_http_client() -> 
         "assert 'httpx' not in sys.modules and 'anyio' not in sys.modules, 'an HTTP client was imported'\n"
         "assert threading.active_count() == 1\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": ""}, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": ""}, timeout=120)
 
 
 def test_the_package_has_the_names_that_type_checkers_are_told() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.children import die_with_parent
 
-READY_SECONDS = 60.0
+READY_SECONDS = 150.0
 CLI = [sys.executable, "-m", "rescind.cli"]
 
 
@@ -23,7 +23,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def rescind(
-    *arguments: str, cwd: Path | None = None, timeout_seconds: float = 60, **variables: str
+    *arguments: str, cwd: Path | None = None, timeout_seconds: float = 150, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     return subprocess.run(
@@ -62,7 +62,7 @@ class Process:
         assert self.ready, self.output
         return self.ready
 
-    def end(self, number: int = signal.SIGTERM, timeout_seconds: float = 20) -> int:
+    def end(self, number: int = signal.SIGTERM, timeout_seconds: float = 60) -> int:
         """Send a signal, wait for the end, return the exit code."""
         if self._process.poll() is None:
             self._process.send_signal(number)

@@ -34,7 +34,7 @@ class Served:
     def client(self, token: str | None) -> httpx.AsyncClient:
         """A client that shows this token, or none."""
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=120)
 
     async def token(self, *scopes: str, environment: str | None = "production") -> str:
         """A token's text, made through the API."""
@@ -58,7 +58,7 @@ class Served:
 
     async def settled(self, killed: Any) -> Any:
         """The rollback of a kill, once it has settled."""
-        found = await self.ok("GET", f"/v1/rollbacks/{killed['rollback_id']}", wait="settled", timeout_seconds=20)
+        found = await self.ok("GET", f"/v1/rollbacks/{killed['rollback_id']}", wait="settled", timeout_seconds=60)
         assert found["state"] == "settled", found
         return found
 

@@ -70,12 +70,12 @@ async def succeed(served: Served, *admitted: dict[str, Any]) -> None:
     await served.ok("POST", f"{P}/effects:report", {"reports": reports})
 
 
-async def state(served: Served, identity: str, *states: str, timeout_seconds: float = 20) -> Any:
+async def state(served: Served, identity: str, *states: str) -> Any:
     async def reached() -> Any:
         record = await served.ok("GET", f"/v1/rollbacks/{identity}")
         return record if record["state"] in states else None
 
-    return await until(reached, timeout_seconds=timeout_seconds)
+    return await until(reached)
 
 
 async def prepare(served: Served, port: int) -> None:
@@ -271,8 +271,8 @@ async def test_waiting_for_a_goal_answers_when_it_is_reached_or_the_time_is_up(s
     await succeed(served, *await admit(served, effect("a")))
     identity = (await served.kill(FLAG))["rollback_id"]
     path = f"/v1/rollbacks/{identity}"
-    assert (await served.ok("GET", path, wait="contained", timeout_seconds=10))["contained_at"]
-    assert (await served.ok("GET", path, wait="drained", timeout_seconds=10))["drained_at"]
+    assert (await served.ok("GET", path, wait="contained", timeout_seconds=60))["contained_at"]
+    assert (await served.ok("GET", path, wait="drained", timeout_seconds=60))["drained_at"]
     assert (await served.ok("GET", path, wait="settled", timeout_seconds=0.1))["state"] != "settled"
 
 
@@ -322,7 +322,7 @@ async def test_contained_is_when_every_instance_has_acknowledged_and_the_silent_
     assert record["contained_at"] is None
     await beat(served, "two", "1.1", signing_off=True)
     await beat(served, "three", killed["revision"], begun=[])
-    record = await served.ok("GET", f"/v1/rollbacks/{killed['rollback_id']}", wait="contained", timeout_seconds=5)
+    record = await served.ok("GET", f"/v1/rollbacks/{killed['rollback_id']}", wait="contained", timeout_seconds=60)
     assert record["contained_at"] is not None
     known = record["containment"]
     assert (known["instances"], known["acknowledged"], known["signed_off"]) == (3, 2, 1)
@@ -337,6 +337,6 @@ async def test_an_instance_whose_staleness_limit_ran_out_is_contained(served: Se
     await served.put_flag(FLAG, max_staleness_seconds=0.2)
     await beat(served, "cut-off", "1.1")
     killed = await served.kill(FLAG)
-    record = await served.ok("GET", f"/v1/rollbacks/{killed['rollback_id']}", wait="contained", timeout_seconds=10)
+    record = await served.ok("GET", f"/v1/rollbacks/{killed['rollback_id']}", wait="contained", timeout_seconds=60)
     assert record["containment"]["stale"] == 1
     assert record["contained_at"] > record["fenced_at"]

@@ -124,7 +124,7 @@ async def stoppable(database_url: str) -> AsyncIterator[asyncio.subprocess.Proce
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await process.stdout.readline() == b"holding\n"
     yield process
     with contextlib.suppress(ProcessLookupError):
@@ -148,7 +148,7 @@ async def test_a_coordinator_stopped_past_its_lease_cannot_write_when_it_wakes(
     world.payments.released.set()
     stoppable.send_signal(signal.SIGCONT)
     assert stoppable.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while b"lease of range" not in (line := await stoppable.stdout.readline()):
             assert line, "it ended without a word"
     assert await world.rows("SELECT * FROM sagas.compensations") == before

@@ -175,7 +175,7 @@ async def test_a_claim_under_way_holds_up_no_kill_and_is_over_when_a_pause_is_an
         claimed = await Claims(catalogue, world.entropy).claim(connection, rollback, actor="slow", limit=9)
         assert claimed is not None
         assert len(claimed.attempts) == 1
-        assert await asyncio.wait_for(kill(world, flags), 2) == rollback
+        assert await asyncio.wait_for(kill(world, flags), 60) == rollback
         pause = asyncio.create_task(Decisions(world.pg).pause(rollback, **WHO))
         await until(lambda: world.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
         assert not pause.done()
