@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from rescind import wire
 
-from flagd import store
+from flagd import loading, store
 from flagd.cache import Cache
 from flagd.errors import unknown_environment
 from flagd.snapshots import HEARTBEAT_SECONDS, Replica, snapshot_of
@@ -110,7 +110,7 @@ class Replicas:
             cached = await self.cache.snapshot(environment)
         try:
             async with self._pg.connection() as connection:
-                loaded = await store.load(connection, environment)
+                loaded = await loading.load(connection, environment)
                 if loaded is None:
                     raise unknown_environment(environment, await store.heads(connection))
         except Unavailable:
@@ -128,17 +128,17 @@ class Replicas:
     async def _catch_up(self, replica: Replica) -> None:
         since = replica.revision
         async with self._pg.connection() as connection:
-            loaded = await store.load(connection, replica.environment, since)
+            loaded = await loading.load(connection, replica.environment, since)
             if loaded is None or loaded.revision == since:
                 return
             if loaded.revision < since:
                 self._note_ahead(replica, loaded.revision)
                 return
             was_ahead, replica.is_ahead = replica.is_ahead, False
-            if loaded.revision.generation == replica.revision.generation and not was_ahead:
+            if loaded.revision.generation == since.generation and not was_ahead and replica.can_take(loaded):
                 change = replica.take(loaded)
             else:
-                whole = await store.load(connection, replica.environment)
+                whole = await loading.load(connection, replica.environment)
                 moved = whole is not None and replica.adopt(snapshot_of(replica.environment, whole))
                 change = replica.bell(is_kill=loaded.is_kill) if moved else None
         if change is not None:

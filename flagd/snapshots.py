@@ -13,7 +13,8 @@ from rescind import wire
 from rescind.evaluation import Evaluator
 
 from flagd.broadcast import Broadcast, Event, Subscription, sse
-from flagd.store import Loaded
+from flagd.core.changes import same
+from flagd.loading import Loaded
 from runtime.clock import Clock
 
 HEARTBEAT_SECONDS = 5.0
@@ -27,6 +28,7 @@ def snapshot_of(environment: str, loaded: Loaded) -> wire.Snapshot:
         flags=loaded.flags,
         evaluators=loaded.evaluators,
         metadata=loaded.metadata,
+        bucketing=loaded.bucketing,
     )
 
 
@@ -100,28 +102,26 @@ class Replica:
         self._broadcast.send(self.heartbeat)
 
     def take(self, loaded: Loaded) -> wire.Change | None:
-        """Move to what was loaded since this replica's own revision. Answers the change, or None if it did not move.
-
-        Anything that a change cannot carry goes to subscribers as a full snapshot, and is answered as `bell` gives it.
-        """
+        """Move to what was loaded since this replica's own revision. Answers the change, or None if it did not move."""
         before = self.snapshot
         if loaded.revision <= before.revision:
             return None
-        if loaded.evaluators == before.evaluators and loaded.metadata == before.metadata:
-            change = wire.Change(
-                environment=self.environment,
-                previous=before.revision,
-                revision=loaded.revision,
-                flags=loaded.flags,
-                removed=loaded.removed,
-                kill=loaded.is_kill,
-            )
-            self.apply(change)
-            return change
-        flags = _laid(before.flags, loaded.flags, loaded.removed)
-        whole = msgspec.structs.replace(snapshot_of(self.environment, loaded), flags=flags)
-        self.adopt(whole)
-        return self.bell(is_kill=loaded.is_kill)
+        change = wire.Change(
+            environment=self.environment,
+            previous=before.revision,
+            revision=loaded.revision,
+            flags=loaded.flags,
+            removed=loaded.removed,
+            kill=loaded.is_kill,
+        )
+        self.apply(change)
+        return change
+
+    def can_take(self, loaded: Loaded) -> bool:
+        """Whether a change can carry it: what all flags share (segments, metadata, bucketing) is as it was."""
+        before = self.snapshot
+        shared = ((loaded.evaluators, before.evaluators), (loaded.metadata, before.metadata))
+        return loaded.bucketing == before.bucketing and all(same(now, then) for now, then in shared)
 
     def apply(self, change: wire.Change) -> bool:
         """Lay a change over the snapshot that it directly follows. Whether it was laid."""
@@ -152,6 +152,7 @@ class Replica:
             snapshot.flags,
             snapshot.evaluators,
             snapshot.metadata,
+            snapshot.bucketing,
             environment=snapshot.environment,
             revision=snapshot.revision,
             now=lambda: int(self._clock.now().timestamp()),

@@ -15,12 +15,10 @@ from msgspec import Struct
 from rescind import wire
 
 from flagd.core.changes import HeldFlag, Plan
-from flagd.core.overlay import effective
 from runtime.postgres import Connection
 from runtime.queries import Queries
 
 _FLAGS = Queries.load("flagd", "flags")
-_NOTHING = wire.Revision(-1, -1)
 
 _flag = msgspec.json.Decoder(wire.Flag)
 
@@ -30,6 +28,7 @@ class Environment(Struct, frozen=True, kw_only=True):
 
     name: str
     revision: wire.Revision
+    bucketing: str
     created_at: datetime
 
 
@@ -41,6 +40,7 @@ class Locked(Struct, frozen=True, kw_only=True):
     """The newest revision of this generation that an instance says it has applied."""
     evaluators: dict[str, Any]
     metadata: dict[str, Any]
+    bucketing: str
 
 
 class StandingKill(Struct, frozen=True, kw_only=True):
@@ -77,38 +77,16 @@ class StoredFlag(Struct, frozen=True, kw_only=True):
     archived_at: datetime | None
 
 
-class Loaded(Struct, frozen=True, kw_only=True):
-    """An environment at `revision` with the flags that changed since the revision asked for, effective."""
-
-    revision: wire.Revision
-    evaluators: dict[str, Any]
-    metadata: dict[str, Any]
-    flags: dict[str, wire.SnapshotFlag]
-    removed: list[str]
-    is_kill: bool
-
-
-class _FlagRow(Struct):
-    flag: wire.Flag
-    epoch: int
-    is_archived: bool
-
-
-class _KillRow(Struct):
-    flag: str
-    kill: wire.Kill
-
-
-_flag_rows = msgspec.json.Decoder(list[_FlagRow])
-_kill_rows = msgspec.json.Decoder(list[_KillRow])
-_object = msgspec.json.Decoder(dict[str, Any])
-
-
 async def list_environments(connection: Connection) -> list[Environment]:
     """Every environment, by name."""
     rows = await connection.fetch(_FLAGS.list_environments)
     return [
-        Environment(name=row["name"], revision=wire.Revision(row["generation"], row["revision"]), created_at=row["created_at"])
+        Environment(
+            name=row["name"],
+            revision=wire.Revision(row["generation"], row["revision"]),
+            bucketing=row["bucketing"],
+            created_at=row["created_at"],
+        )
         for row in rows
     ]
 
@@ -128,6 +106,7 @@ async def lock_environment(connection: Connection, name: str) -> Locked | None:
         told=wire.Revision(row["generation"], row["told_revision"]),
         evaluators=row["evaluators"],
         metadata=row["metadata"],
+        bucketing=row["bucketing"],
     )
 
 
@@ -166,11 +145,13 @@ async def advance(connection: Connection, environment: str) -> wire.Revision:
 
 
 async def write_plan(connection: Connection, environment: str, revision: wire.Revision, plan: Plan) -> None:
-    """Write the flags of a plan at this revision."""
+    """Write the flags of a plan at this revision, and the environment's generation of bucketing if it sets one."""
     if plan.puts:
         await connection.execute(_FLAGS.put_flags, environment, revision.generation, revision.n, plan.puts)
     if plan.archives:
         await connection.execute(_FLAGS.archive_flags, environment, revision.generation, revision.n, plan.archives)
+    if plan.bucketing is not None:
+        await connection.execute(_FLAGS.put_bucketing, environment, plan.bucketing)
 
 
 async def put_document(connection: Connection, environment: str, evaluators: dict[str, Any], metadata: dict[str, Any]) -> None:
@@ -200,29 +181,6 @@ async def heads(connection: Connection) -> dict[str, wire.Revision]:
     return {row["name"]: wire.Revision(row["generation"], row["revision"]) for row in await connection.fetch(_FLAGS.heads)}
 
 
-async def load(connection: Connection, environment: str, since: wire.Revision = _NOTHING) -> Loaded | None:
-    """What changed after `since`, or everything; None if there is no such environment."""
-    row = await connection.fetchrow(_FLAGS.load_since, environment, since.generation, since.n)
-    if row is None:
-        return None
-    kills: dict[str, list[wire.Kill]] = {}
-    for killed in _kill_rows.decode(row["kills"]):
-        kills.setdefault(killed.flag, []).append(killed.kill)
-    flags = _flag_rows.decode(row["flags"])
-    return Loaded(
-        revision=wire.Revision(row["generation"], row["revision"]),
-        evaluators=_object.decode(row["evaluators"]),
-        metadata=_object.decode(row["metadata"]),
-        flags={
-            held.flag.key: effective(held.flag, held.epoch, kills.get(held.flag.key, []))
-            for held in flags
-            if not held.is_archived
-        },
-        removed=[held.flag.key for held in flags if held.is_archived],
-        is_kill=row["is_kill"],
-    )
-
-
 async def list_flags(connection: Connection, environment: str, after: str, limit: int) -> list[StoredFlag]:
     """Flags in service, by key."""
     return [_stored(row) for row in await connection.fetch(_FLAGS.list_flags, environment, after, limit)]
@@ -250,7 +208,13 @@ async def environment_document(connection: Connection, environment: str) -> Lock
     if row is None:
         return None
     revision = wire.Revision(row["generation"], row["revision"])
-    return Locked(revision=revision, told=revision, evaluators=row["evaluators"], metadata=row["metadata"])
+    return Locked(
+        revision=revision,
+        told=revision,
+        evaluators=row["evaluators"],
+        metadata=row["metadata"],
+        bucketing=row["bucketing"],
+    )
 
 
 def _stored(row: Record) -> StoredFlag:

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 from rescind import wire
 
-from flagd.core import documents
+from flagd.core import documents, ruleread
 
 
 class Put(Struct, frozen=True, kw_only=True):
@@ -29,7 +29,13 @@ class Archive(Struct, frozen=True, kw_only=True):
     key: str
 
 
-Operation = Put | Archive
+class SetBucketing(Struct, frozen=True, kw_only=True):
+    """Evaluate the environment with another generation of bucketing."""
+
+    generation: str
+
+
+Operation = Put | Archive | SetBucketing
 
 
 class HeldFlag(Struct, frozen=True, kw_only=True):
@@ -42,31 +48,49 @@ class HeldFlag(Struct, frozen=True, kw_only=True):
     kills: Sequence[wire.Kill] = ()
 
 
-class Plan(Struct, frozen=True, kw_only=True):
+class Plan(Struct, kw_only=True):
     """What a change writes."""
 
     puts: list[wire.Flag]
     archives: list[str]
     fences: list[tuple[str, str]]
     """(key, off variant) of each flag that is new or has another off variant than before."""
+    bucketing: str | None = None
+    """The environment's generation of bucketing from now on; None: as it is."""
 
     def operations(self) -> list[dict[str, str]]:
         """As the revision records them."""
-        puts = [{"op": "put", "key": flag.key} for flag in self.puts]
-        return puts + [{"op": "archive", "key": key} for key in self.archives]
+        done = [{"op": "put", "key": flag.key} for flag in self.puts]
+        done += [{"op": "archive", "key": key} for key in self.archives]
+        return done if self.bucketing is None else [*done, {"op": "bucketing", "key": self.bucketing}]
+
+    def acts(self, environment: str) -> list[tuple[str, str, dict[str, Any]]]:
+        """As the audit log tells them: (action, object, detail) of each operation."""
+        done: list[tuple[str, str, dict[str, Any]]] = [("flag.put", flag.key, {}) for flag in self.puts]
+        done += [("flag.archive", key, {}) for key in self.archives]
+        if self.bucketing is not None:
+            done.append(("environment.bucketing", environment, {"generation": self.bucketing}))
+        return done
 
     def keys(self) -> list[str]:
         """Of the flags it touches."""
         return [flag.key for flag in self.puts] + self.archives
 
 
-def key_of(operation: Operation) -> str:
-    """The key of the flag that the operation is about."""
+def key_of(operation: Operation) -> str | None:
+    """The key of the flag that the operation is about; None where it is about all."""
     match operation:
         case Put(flag=flag):
             return flag.key
         case Archive(key=key):
             return key
+        case _:
+            return None
+
+
+def keys_of(operations: Sequence[Operation]) -> list[str]:
+    """The keys of the flags that the operations are about."""
+    return [key for operation in operations if (key := key_of(operation)) is not None]
 
 
 def pointers_of(operations: Sequence[Operation]) -> list[str]:
@@ -105,16 +129,19 @@ def plan(
         key = key_of(operation)
         if key in seen:
             faults.append(wire.Fault(pointer=at, code="twice", detail=f"flag `{key}` appears twice in one change"))
-        seen.add(key)
+        if key is not None:
+            seen.add(key)
         match operation:
             case Put(flag=flag):
-                faults.extend(_put_faults(flag, held.get(key), at))
+                faults.extend(_put_faults(flag, held.get(flag.key), at))
                 made.puts.append(flag)
-                if key not in held or held[key].flag.off_variant != flag.off_variant:
-                    made.fences.append((key, flag.off_variant))
-            case Archive():
+                if flag.key not in held or held[flag.key].flag.off_variant != flag.off_variant:
+                    made.fences.append((flag.key, flag.off_variant))
+            case Archive(key=key):
                 faults.extend(_archive_faults(key, held.get(key), at))
                 made.archives.append(key)
+            case SetBucketing(generation=generation):
+                made.bucketing = generation
     return made, faults
 
 
@@ -124,7 +151,7 @@ def _read_operation(item: object, at: str, check: documents.Check) -> tuple[Oper
     match item.get("op"):
         case "put":
             faults = documents.unknown_fields(item, {"op": str, "flag": dict}, at)
-            flag, wrong = documents.read_flag(item.get("flag"), f"{at}/flag", check)
+            flag, wrong = ruleread.read_flag(item.get("flag"), f"{at}/flag", check)
             return (None if flag is None else Put(flag=flag)), faults + wrong
         case "archive":
             faults = documents.unknown_fields(item, {"op": str, "key": str}, at)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from litestar import Controller, Response, Router, get, post, put
+from litestar import Controller, Response, Router, get, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery
 from rescind import wire
 
-from flagd.core import documents
 from flagd.errors import refused
-from flagd.http.bodies import AnyRequest, answer, read, read_object
-from flagd.http.flags import LIMIT_MAX, READ, WRITE, ChangeController, FlagController, KillOperation, KillOperations
+from flagd.http.bodies import AnyRequest, answer, read
+from flagd.http.environments import EnvironmentController
+from flagd.http.flags import LIMIT_MAX, READ, ChangeController, FlagController, KillOperation, KillOperations
 from flagd.http.gate import BODY_MAX, require_any
 from flagd.http.imports import ImportController
 from flagd.imports import Imports
@@ -25,8 +24,6 @@ from flagd.service import FlagService
 from flagd.snapshots import HEARTBEAT_SECONDS
 from runtime.problem import fault_of
 from runtime.tokens import Principal, Verifier, bearer
-
-NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 OnAcknowledged = Callable[[str, wire.InstanceBeat], Awaitable[object]]
 """Called with each acknowledgement that lists the effects begun, before it is answered."""
@@ -69,46 +66,6 @@ def build(
             "kill_operations": Provide(lambda: kill_operations, sync_to_thread=False),
         },
     )
-
-
-class EnvironmentController(Controller):
-    """Environments: isolated flag sets with their own revisions."""
-
-    path = "/v1/environments"
-    tags = ["environments"]
-
-    @get("/", summary="List environments")
-    async def list_environments(
-        self, request: AnyRequest, service: NamedDependency[FlagService], principal: NamedDependency[Principal]
-    ) -> Response[bytes]:
-        """Those that the token may see, with the revision each has reached."""
-        seen = [
-            {"name": environment.name, "revision": str(environment.revision), "created_at": environment.created_at}
-            for environment in await service.environments()
-            if any(principal.allows(scope, environment.name) for scope in READ)
-        ]
-        return answer(request, {"environments": seen})
-
-    @put("/{environment:str}", summary="Create an environment")
-    async def create_environment(
-        self,
-        request: AnyRequest,
-        environment: FromPath[str],
-        service: NamedDependency[FlagService],
-        principal: NamedDependency[Principal],
-    ) -> Response[bytes]:
-        """201 if it is new; one that is there stays as it is."""
-        require_any(principal, WRITE, environment)
-        body = await read_object(request)
-        reason, faults = documents.read_reason(body)
-        faults.extend(documents.unknown_fields(body, {"reason": str}, ""))
-        if not NAME.fullmatch(environment):
-            detail = "an environment's name has lower-case letters, digits and hyphens, a letter first, 63 at most"
-            faults.append(wire.Fault(pointer="/environment", code="bad_name", detail=detail))
-        if faults:
-            raise refused(faults)
-        is_new = await service.create_environment(environment, actor=principal.name, reason=reason)
-        return answer(request, {"name": environment}, 201 if is_new else 200)
 
 
 class InstanceController(Controller):

@@ -1,14 +1,14 @@
 -- Environments, flags and revisions. Every statement that reads a state reads it whole: one statement, one snapshot (P1).
 
 -- name: list_environments
-SELECT e.name, e.generation, e.revision, e.created_at FROM flagd.environments AS e ORDER BY e.name;
+SELECT e.name, e.generation, e.revision, e.bucketing, e.created_at FROM flagd.environments AS e ORDER BY e.name;
 
 -- name: create_environment
 INSERT INTO flagd.environments (name) VALUES ($1) ON CONFLICT (name) DO NOTHING RETURNING name;
 
 -- name: lock_environment
 -- `told_revision`: the newest of this generation that an instance has acknowledged (P2).
-SELECT e.generation, e.revision, e.evaluators, e.metadata, coalesce((
+SELECT e.generation, e.revision, e.evaluators, e.metadata, e.bucketing, coalesce((
     SELECT max(i.revision) FROM flagd.instances AS i WHERE i.environment = e.name AND i.generation = e.generation
 ), 0) AS told_revision
 FROM flagd.environments AS e WHERE e.name = $1 FOR UPDATE;
@@ -18,6 +18,9 @@ UPDATE flagd.environments SET revision = revision + 1 WHERE name = $1 RETURNING 
 
 -- name: put_document
 UPDATE flagd.environments SET evaluators = $2, metadata = $3 WHERE name = $1;
+
+-- name: put_bucketing
+UPDATE flagd.environments SET bucketing = $2 WHERE name = $1;
 
 -- name: lock_flags
 SELECT f.key, f.document::text AS document, f.epoch, f.changed_generation, f.changed_revision,
@@ -54,31 +57,6 @@ SELECT pg_notify('rescind_revision', $1 || ' ' || $2 || ' ' || $3);
 -- name: heads
 SELECT e.name, e.generation, e.revision FROM flagd.environments AS e;
 
--- name: load_since
--- An environment with what changed in it after a revision; after (-1, -1) is everything.
-SELECT e.generation, e.revision, e.evaluators::text AS evaluators, e.metadata::text AS metadata,
-    (
-        SELECT coalesce(json_agg(json_build_object(
-            'flag', f.document, 'epoch', f.epoch, 'is_archived', f.archived_at IS NOT NULL
-        )), '[]')::text
-        FROM flagd.flags AS f
-        WHERE f.environment = e.name AND (f.changed_generation, f.changed_revision) > ($2::bigint, $3::bigint)
-            AND ($2::bigint >= 0 OR f.archived_at IS NULL)
-    ) AS flags,
-    (
-        SELECT coalesce(json_agg(json_build_object(
-            'flag', k.flag, 'kill', json_build_object(
-                'rollback_id', k.rollback_id, 'off_variant', k.off_variant, 'closes_epoch', k.closes_epoch,
-                'revision', json_build_array(k.generation, k.revision), 'scope', k.scope)
-        )), '[]')::text
-        FROM flagd.kills AS k WHERE k.environment = e.name AND k.lifted_at IS NULL
-    ) AS kills,
-    CASE WHEN $2::bigint < 0 THEN false ELSE EXISTS (
-        SELECT FROM flagd.revisions AS r, json_array_elements(r.operations) AS o
-        WHERE r.environment = e.name AND (r.generation, r.revision) > ($2::bigint, $3::bigint) AND o.value ->> 'op' = 'kill'
-    ) END AS is_kill
-FROM flagd.environments AS e WHERE e.name = $1;
-
 -- name: list_flags
 SELECT f.key, f.document::text AS document, f.epoch, f.changed_generation, f.changed_revision, f.created_at, f.archived_at
 FROM flagd.flags AS f
@@ -92,7 +70,7 @@ FROM flagd.flags AS f WHERE f.environment = $1 AND f.key = $2;
 SELECT f.key FROM flagd.flags AS f WHERE f.environment = $1 AND f.archived_at IS NULL ORDER BY f.key LIMIT 10000;
 
 -- name: environment_document
-SELECT e.generation, e.revision, e.evaluators, e.metadata FROM flagd.environments AS e WHERE e.name = $1;
+SELECT e.generation, e.revision, e.evaluators, e.metadata, e.bucketing FROM flagd.environments AS e WHERE e.name = $1;
 
 -- name: all_flags
 SELECT f.document::text AS document FROM flagd.flags AS f

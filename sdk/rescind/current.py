@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from rescind.clock import Clock
@@ -84,13 +85,7 @@ class Current:
             removed = set(change.removed)
             flags = {key: flag for key, flag in held.flags.items() if key not in removed} | change.flags
             kill = change.kill or any(newly_killed(held.flags.get(key), flag) for key, flag in change.flags.items())
-            snapshot = Snapshot(
-                environment=held.environment,
-                revision=change.revision,
-                flags=flags,
-                evaluators=held.evaluators,
-                metadata=held.metadata,
-            )
+            snapshot = msgspec.structs.replace(held, revision=change.revision, flags=flags)
             self._install(snapshot, evaluator.updated(change.flags, change.removed, change.revision))
         return Applied(revision=change.revision, changed=sorted({*change.flags, *removed}), kill=kill)
 
@@ -129,6 +124,7 @@ class Current:
             snapshot.flags,
             snapshot.evaluators,
             snapshot.metadata,
+            snapshot.bucketing,
             environment=snapshot.environment,
             revision=snapshot.revision,
             now=lambda: int(self._clock.now().timestamp()),

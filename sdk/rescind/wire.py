@@ -107,6 +107,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     flags: dict[str, SnapshotFlag] = {}
     evaluators: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
+    bucketing: str = "v3"
+    """The generation of bucketing that `fractional` hashes by: "v2" or "v3"."""
 
 
 class Change(Struct, frozen=True, kw_only=True):

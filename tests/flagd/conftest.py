@@ -24,3 +24,18 @@ async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
     """A client of that process over HTTP."""
     async with served(world) as client:
         yield client
+
+
+@pytest.fixture
+async def admin(world: World, client: httpx.AsyncClient) -> httpx.AsyncClient:
+    """The client with an admin's token."""
+    client.headers["authorization"] = f"Bearer {await world.token('admin', environment=None)}"
+    return client
+
+
+@pytest.fixture
+async def other(world: World, pg: Postgres, redis_url: str) -> AsyncIterator[World]:
+    """A second process on the same servers."""
+    async with started(pg, redis_url) as other:
+        await other.replicas.get(PRODUCTION)
+        yield other

@@ -8,7 +8,7 @@ import pytest
 from rescind import wire
 
 from flagd.core.changes import Archive, Put
-from flagd.service import AUDIT_ENTRIES_MAX
+from flagd.writing import AUDIT_ENTRIES_MAX
 from runtime.postgres import Postgres
 from runtime.problem import Problem
 from runtime.queries import all_queries

@@ -8,7 +8,22 @@ from typing import Any
 
 import click
 
-from rescind.cli import connections, effects, flags, instances, kill, lift, preview, rollbacks, sagas, status, tokens, work
+from rescind.cli import (
+    connections,
+    effects,
+    environments,
+    flags,
+    imports,
+    instances,
+    kill,
+    lift,
+    preview,
+    rollbacks,
+    sagas,
+    status,
+    tokens,
+    work,
+)
 from rescind.cli.codes import Exit
 from rescind.cli.failures import say
 from rescind.cli.session import Session, common
@@ -85,7 +100,22 @@ def cli() -> None:
     """The group; what the options said is in the session."""
 
 
-for module in (connections, effects, flags, instances, kill, lift, preview, rollbacks, sagas, status, tokens, work):
+for module in (
+    connections,
+    effects,
+    environments,
+    flags,
+    imports,
+    instances,
+    kill,
+    lift,
+    preview,
+    rollbacks,
+    sagas,
+    status,
+    tokens,
+    work,
+):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -1,0 +1,53 @@
+"""`rescind environments`: what there is, and the generation of bucketing that each evaluates with."""
+
+from __future__ import annotations
+
+import click
+from rich.markup import escape
+
+from rescind.cli.options import reason_option
+from rescind.cli.session import Session, common, part, pass_session
+from rescind.cli.tables import table_of
+from rescind.evaluation import GENERATIONS
+
+
+@click.group(invoke_without_command=True)
+@common
+@click.pass_context
+def environments(context: click.Context) -> None:
+    """List environments, or set one's generation of bucketing."""
+    if context.invoked_subcommand is None:
+        context.invoke(listing)
+
+
+@environments.command("list")
+@common
+@pass_session
+def listing(session: Session) -> None:
+    """List the environments that the token may see."""
+    answer = session.api.request("GET", "/v1/environments")
+    if session.json:
+        session.show_json(answer)
+        return
+    rows = answer["environments"]
+    columns = ("name", "revision", "bucketing", "created_at")
+    session.console.print(table_of(rows, columns) if rows else "the token may see no environment")
+
+
+@environments.command("bucketing")
+@click.argument("name", metavar="ENVIRONMENT")
+@click.argument("generation", type=click.Choice(GENERATIONS))
+@reason_option
+@common
+@pass_session
+def bucketing(session: Session, name: str, generation: str, reason: str) -> None:
+    """Hash the shares of ENVIRONMENT by GENERATION from now on. Subjects move between shares: `rescind moved` says which."""
+    body = {"generation": generation, "reason": reason}
+    answer = session.api.request("PUT", f"/v1/environments/{part(name)}/bucketing", json=body)
+    if session.json:
+        session.show_json(answer)
+    else:
+        session.console.print(f"[bold]{escape(name)}[/] hashes by {generation} since revision {escape(answer['revision'])}")
+
+
+COMMANDS = (environments,)
