@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from rescind.packed import read_snapshot
 from rescind.wire import Revision, Snapshot
 
 MAGIC = b"rescind-snapshot-1"
@@ -37,7 +38,7 @@ class LastKnown:
         if head.split(b" ")[:2] != [MAGIC, checksum(body)]:
             return None
         try:
-            return msgspec.json.decode(body, type=Snapshot)
+            return read_snapshot(body)
         except msgspec.MsgspecError:
             return None
 

@@ -41,20 +41,30 @@ class EventParser:
         self._parts.append(chunk)
         if b"\n" not in chunk and b"\r" not in chunk and not self._parts[0].endswith(b"\r"):
             return
-        content = b"".join(self._parts)
-        held = content.endswith(b"\r")  # perhaps half of an end of line
-        lines = (content[:-1] if held else content).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self._parts = [lines.pop() + (b"\r" if held else b"")]
-        for line in lines:
-            if event := self._line(line.decode("utf-8", "replace")):
+        for line in self._lines():
+            if event := self._line(line):
                 yield event
 
-    def _line(self, line: str) -> Event | None:
+    def _lines(self) -> list[bytes]:
+        """The lines that are complete; what follows them is kept. Megabytes in one line are joined once and not searched."""
+        *before, chunk = self._parts
+        if b"\r" in chunk or (before and before[-1].endswith(b"\r")):
+            before, chunk = [], b"".join(self._parts)
+        held = chunk.endswith(b"\r")  # perhaps half of an end of line
+        if b"\r" in chunk:
+            chunk = (chunk[:-1] if held else chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        first, *others = chunk.split(b"\n")
+        lines = [b"".join([*before, first]), *others]
+        self._parts = [lines.pop() + (b"\r" if held else b"")]
+        return lines
+
+    def _line(self, line: bytes) -> Event | None:
         if not line:
             return self._dispatch()
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        match name:
+        end = line.find(b":")
+        begin = len(line) if end < 0 else end + 2 if line.startswith(b" ", end + 1) else end + 1
+        value = str(memoryview(line)[begin:], "utf-8", "replace")
+        match (line if end < 0 else line[:end]).decode("utf-8", "replace"):
             case "event":
                 self._event = value
             case "data":

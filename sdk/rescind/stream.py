@@ -15,9 +15,10 @@ import msgspec
 from rescind.clock import Clock, full_jitter_seconds
 from rescind.current import NOTHING, Applied, Current, DoesNotFollow
 from rescind.errors import ApiError, Unreachable
+from rescind.packed import read_change, read_snapshot
 from rescind.sse import Event
 from rescind.transport import AsyncApi
-from rescind.wire import Change, Heartbeat, Revision, Snapshot
+from rescind.wire import Heartbeat, Revision
 
 logger = logging.getLogger("rescind.stream")
 
@@ -38,8 +39,6 @@ SILENCE_SLACK_SECONDS = 1.0
 POLL_SECONDS = 5.0
 SNAPSHOT_TIMEOUT_SECONDS = 10.0
 
-_snapshot = msgspec.json.Decoder(Snapshot)
-_change = msgspec.json.Decoder(Change)
 _heartbeat = msgspec.json.Decoder(Heartbeat)
 
 
@@ -157,18 +156,24 @@ class Follower:
             if not self.connected:
                 self.connected = True
                 self._turned()
-            if not self._take(event):
+            if not await self._take(event):
                 await self.fetch(self._current.revision)
             self.tried.set()
 
-    def _take(self, event: Event) -> bool:
-        """Take one event in; False where it does not follow or cannot be read, and a snapshot is needed."""
+    async def _take(self, event: Event) -> bool:
+        """Take one event in; False where it does not follow or cannot be read, and a snapshot is needed.
+
+        A snapshot of thousands of flags takes milliseconds to split off, to read and to install: the loop comes round between.
+        """
         try:
             match event.event:
                 case "snapshot":
-                    self._done(self._current.take_snapshot(_snapshot.decode(event.data)), "push")
+                    await asyncio.sleep(0)
+                    snapshot = read_snapshot(event.data)
+                    await asyncio.sleep(0)
+                    self._done(self._current.take_snapshot(snapshot), "push")
                 case "change":
-                    self._done(self._current.take_change(_change.decode(event.data)), "push")
+                    self._done(self._current.take_change(read_change(event.data)), "push")
                 case "heartbeat":
                     beat = _heartbeat.decode(event.data)
                     self._silence_seconds = beat.interval_seconds * HEARTBEATS_MISSED_MAX + SILENCE_SLACK_SECONDS
@@ -194,10 +199,11 @@ class Follower:
             self._heard()
             if answer.status == 304:
                 return Fetched(at_least, self._current.revision)
-            snapshot = _snapshot.decode(answer.content)
+            snapshot = read_snapshot(answer.content)
         except (Unreachable, ApiError, msgspec.MsgspecError) as error:
             self.last_error = str(error)
             return None
+        await asyncio.sleep(0)
         self._done(self._current.take_snapshot(snapshot), "poll" if at_least is None else "catch-up")
         self._etag = answer.headers.get("etag", "")
         return Fetched(at_least, snapshot.revision)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -225,6 +225,8 @@ class AsyncApi:
 
     def _open(self) -> Any:
         self._httpx = httpx = importlib.import_module("httpx")
+        with suppress(ImportError):  # what httpx would import at its first request, on the event loop: 40 ms
+            importlib.import_module("anyio._backends._asyncio")
         context, lines = self.url.startswith("https:") and httpx.create_ssl_context(), importlib.import_module("rescind.lines")
         if lines.is_direct(self.url):
             self._lines = lines.Lines(self.url, self._headers, context or None)

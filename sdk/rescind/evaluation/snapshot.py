@@ -108,6 +108,16 @@ class Evaluator:
             outcome = self._failed(fault)
         return fit(outcome, default, kind)
 
+    def outcome(self, key: str, context: Mapping[str, Any]) -> Resolution:
+        """What `evaluate` would fit to its caller: the value UNSET where it is the caller's, shared and not to be changed.
+
+        A prepared outcome is the same object every time, so that what is made of it can be kept. Never raises (P6).
+        """
+        try:
+            return (self._served.get(key) or self._compiled(key))(context)
+        except Exception as fault:
+            return self._failed(fault)
+
     def off(self, key: str, default: Any, kind: str = "any", reason: Reason = Reason.STALE) -> Resolution:
         """The flag's off variant without an evaluation, for whoever must not trust this snapshot (P3). Never raises."""
         try:
