@@ -46,7 +46,7 @@ async def test_a_killed_flag_gives_its_off_variant_and_says_so(world: World, cli
 async def test_a_disabled_flag_leaves_the_value_to_the_caller(world: World, client: httpx.AsyncClient) -> None:
     await world.put(flag("f", definition=definition(state="DISABLED")))
     answer = await ask(client, await world.token("evaluate"), "f")
-    assert (answer.status_code, answer.json()) == (200, {"key": "f", "reason": "DISABLED"})
+    assert (answer.status_code, answer.json()) == (200, {"key": "f", "reason": "DISABLED", "variant": ""})
 
 
 async def test_an_unknown_flag_is_404_with_its_key_and_a_suggestion(world: World, client: httpx.AsyncClient) -> None:

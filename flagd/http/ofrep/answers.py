@@ -1,0 +1,104 @@
+"""What is answered of a flag, encoded once per prepared outcome: an evaluation then costs a look-up and no encoding.
+
+Generous where the released clients are strict: there is always a `variant`, empty where none was chosen; every failure has
+`errorDetails`; a number of a flag with floats is a float; a value that is left to the caller is absent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from rescind.evaluation import Evaluator, Resolution
+
+from flagd.replica import Replica
+
+KEPT_MIN = 1_000
+KEPT_PER_FLAG = 8
+CLOCK = (b'"$flagd', b'"var":{', b'"var":[{')
+"""What a rule that reads the clock has in it, written out."""
+_REASONS = {"STATIC": "STATIC", "TARGETING_MATCH": "TARGETING_MATCH", "SPLIT": "SPLIT", "DISABLED": "DISABLED"}
+"""OFREP has no others for a success: everything else is UNKNOWN."""
+
+
+class Success(Struct, frozen=True, omit_defaults=True):
+    """`evaluationSuccess`; without `value` the caller uses its own default."""
+
+    key: str
+    reason: str
+    variant: str
+    value: Any = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+
+
+class Failure(Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """`evaluationFailure` and `flagNotFound`; without `key` that of a whole request."""
+
+    error_code: str
+    error_details: str
+    key: str | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+
+
+encode = msgspec.json.Encoder().encode
+
+
+class Answers:
+    """The answers of one environment: (status, body) of a flag for a context, and all of them.
+
+    What was encoded is kept by the identity of the outcome that the evaluator prepared, which this keeps alive.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, int], tuple[Resolution, int, bytes]] = {}
+        self._timed: tuple[Evaluator, bool] | None = None
+
+    def one(self, replica: Replica, key: str, context: dict[str, Any]) -> tuple[int, bytes]:
+        """The answer of a flag that exists."""
+        outcome = replica.evaluator.outcome(key, context)
+        kept = self._kept.get((key, id(outcome)))
+        if kept is not None:
+            return kept[1], kept[2]
+        status, body = _encoded(key, outcome, replica)
+        if len(self._kept) >= KEPT_MIN + KEPT_PER_FLAG * len(replica.snapshot.flags):
+            self._kept.clear()
+        self._kept[key, id(outcome)] = (outcome, status, body)
+        return status, body
+
+    def all(self, replica: Replica, context: dict[str, Any]) -> bytes:
+        """The members of `flags`, by key."""
+        outcome_of, kept = replica.evaluator.outcome, self._kept
+        parts = []
+        for key in replica.snapshot.flags:
+            outcome = outcome_of(key, context)
+            found = kept.get((key, id(outcome)))
+            parts.append(self.one(replica, key, context)[1] if found is None else found[2])
+        return b",".join(parts)
+
+    def reads_clock(self, replica: Replica) -> bool:
+        """Whether any rule may read `$flagd.timestamp`; one that computes what it reads may."""
+        if self._timed is None or self._timed[0] is not replica.evaluator:
+            snapshot = replica.snapshot
+            text = encode([[flag.definition.get("targeting") for flag in snapshot.flags.values()], snapshot.evaluators])
+            self._timed = (replica.evaluator, any(mark in text for mark in CLOCK))
+        return self._timed[1]
+
+
+def _encoded(key: str, outcome: Resolution, replica: Replica) -> tuple[int, bytes]:
+    metadata = dict(outcome.metadata) if outcome.metadata else UNSET
+    if outcome.error_code is not None and outcome.variant is None:
+        detail = outcome.error_details or "The flag could not be evaluated."
+        return 400, encode(Failure(str(outcome.error_code), detail, key, metadata))
+    value = outcome.value
+    if outcome.variant is None:
+        value = UNSET
+    elif type(value) is int and _has_floats(replica, key):
+        value = float(value)
+    reason = _REASONS.get(str(outcome.reason), "UNKNOWN")
+    return 200, encode(Success(key, reason, outcome.variant or "", value, metadata))
+
+
+def _has_floats(replica: Replica, key: str) -> bool:
+    variants = replica.snapshot.flags[key].definition.get("variants")
+    return isinstance(variants, dict) and any(isinstance(value, float) for value in variants.values())

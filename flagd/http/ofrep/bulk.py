@@ -1,0 +1,42 @@
+"""All flags of an environment for one context, under a strong ETag.
+
+The tag is over the revision, the evaluator's version, the canonical context and the token's scope. Where a flag reads the
+clock the answers are in it as well, for they change without a revision; elsewhere it is known before anything is evaluated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+from rescind.version import __version__
+
+from flagd.http import gate
+from flagd.http.gate import Header
+from flagd.http.ofrep.answers import Answers
+from flagd.replica import Replica
+from runtime.tokens import Principal
+
+_canonical = msgspec.json.Encoder(order="sorted").encode
+
+
+def answer(
+    replica: Replica, answers: Answers, principal: Principal, context: dict[str, Any], asked: str
+) -> tuple[int, bytes, list[Header]]:
+    """Status, body and headers: 304 where `asked`, an If-None-Match, has the tag of what would be answered."""
+    scopes = ",".join(sorted(principal.scopes))
+    seen = [replica.environment, str(replica.revision), __version__, scopes, context]
+    flags = answers.all(replica, context) if answers.reads_clock(replica) else None
+    digest = hashlib.blake2b(_canonical(seen), digest_size=16)
+    if flags is not None:
+        digest.update(flags)
+    tag = f'"{digest.hexdigest()}"'
+    headers: list[Header] = [(b"etag", tag.encode()), (b"cache-control", b"private, no-cache")]
+    if asked and any(one.strip().removeprefix("W/") in (tag, "*") for one in asked.split(",")):
+        return 304, b"", headers
+    if flags is None:
+        flags = answers.all(replica, context)
+    metadata = {name: value for name, value in replica.snapshot.metadata.items() if isinstance(value, bool | str | int | float)}
+    told = _canonical({**metadata, "flagSetId": replica.environment, "version": str(replica.revision)})
+    return 200, b'{"flags":[' + flags + b'],"metadata":' + told + b"}", [gate.JSON, *headers]
