@@ -33,6 +33,11 @@ class Link:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
+    @property
+    def stream_count(self) -> int:
+        """Streams that pass here now, or stall."""
+        return len(self._streams)
+
     def cut(self) -> None:
         """From now on no stream carries anything."""
         self._whole.clear()

@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest_asyncio
 
 from demo.world.link import Link
+from tests.waiting import until
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -74,6 +75,7 @@ async def test_a_mended_stream_is_closed_so_that_its_peer_tries_anew(link: Link)
     port = await link.open()
     link.cut()
     stream, stream_writer = await connect(port, b"GET /stream HTTP/1.1\r\n")
+    await until(lambda: link.stream_count == 1)
     assert await says_nothing(stream)
     link.mend()
     try:

@@ -16,6 +16,8 @@ from sagas.executors import Executors, sightings
 from sagas.executors.outcomes import Absent, Context, Done, Doubt, Found, NotYet, Refused, Subject, Unknown
 from tests.sagas.coordinator.world import World
 
+HANG_SECONDS = 1.0
+
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -54,7 +56,7 @@ class Bench:
             "incident": None,
             "attempt": 1,
             "doubtful": False,
-            "timeout_seconds": 0.3,
+            "timeout_seconds": self.timeout_seconds,
             "may_act": lambda: self.may_act,
         }
         return Context(**(fields | changes))
@@ -110,6 +112,7 @@ async def test_a_payment_that_was_never_reported_is_found_by_its_effect(bench: B
 async def test_how_a_refund_that_went_wrong_is_read(bench: Bench, fate: str, kind: type) -> None:  # P13, P16
     intent = bench.world.payments.capture(bench.effect, 1000)
     bench.world.payments.fates = [fate]
+    bench.timeout_seconds = HANG_SECONDS if fate == "hang" else bench.timeout_seconds
     assert isinstance(await bench.executors.execute(bench.refund(result={"id": intent})), kind)
 
 
@@ -136,7 +139,7 @@ async def test_a_payment_that_the_search_does_not_know_yet_is_found_in_the_list(
     intent = bench.world.payments.capture(bench.effect, 1000)
     for _ in range(250):
         bench.world.payments.capture(uuid.uuid4(), 5)
-    found = await bench.executors.look_up(bench.refund(timeout_seconds=5.0))
+    found = await bench.executors.look_up(bench.refund())
     assert isinstance(found, Found)
     assert found.result["id"] == intent
     assert bench.world.payments.listed == 5, "all pages, for it may have been captured twice"
@@ -149,7 +152,7 @@ async def test_look_ups_at_once_share_a_list_that_begins_after_each_was_asked(be
     contexts = []
     for n in range(40):
         bench.effect = bench.world.entropy.uuid7()
-        contexts.append(bench.refund(timeout_seconds=5.0))
+        contexts.append(bench.refund())
         if n % 2:
             bench.world.payments.capture(bench.effect, 1000)
     seen = await asyncio.gather(*(bench.executors.look_up(context) for context in contexts))
@@ -171,10 +174,10 @@ async def test_more_recent_payments_than_can_be_listed_prove_nothing(
 ) -> None:  # P16
     monkeypatch.setattr(sightings, "PAGES_MAX", 2)
     made = [bench.world.payments.capture(uuid.uuid4(), 5) for _ in range(201)]
-    assert isinstance(await bench.executors.look_up(bench.refund(timeout_seconds=5.0)), Unknown)
+    assert isinstance(await bench.executors.look_up(bench.refund()), Unknown)
     for each in made:
         bench.world.payments.intents[each]["created"] -= sightings.SEARCH_LATE_SECONDS + 1
-    assert isinstance(await bench.executors.look_up(bench.refund(timeout_seconds=5.0)), Absent), "the search knows those"
+    assert isinstance(await bench.executors.look_up(bench.refund()), Absent), "the search knows those"
 
 
 async def test_two_captured_payments_of_one_effect_wait_for_a_person_with_both_in_evidence(bench: Bench) -> None:  # P13, P17
@@ -258,6 +261,7 @@ async def test_without_a_body_a_webhook_repeats_the_payload(bench: Bench) -> Non
 )
 async def test_how_a_webhook_that_went_wrong_is_read(bench: Bench, fate: str, kind: type) -> None:
     bench.world.partner.fates = [fate]
+    bench.timeout_seconds = HANG_SECONDS if fate == "hang" else bench.timeout_seconds
     outcome = await bench.executors.execute(bench.webhook())
     bench.world.partner.released.set()
     assert isinstance(outcome, kind)

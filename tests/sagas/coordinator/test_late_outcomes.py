@@ -65,7 +65,7 @@ class Waiting:
 
 async def _cut_off_with_a_mail_sent(world: World) -> tuple[AwayPostgres, uuid.UUID, uuid.UUID]:
     """A coordinator whose mail was accepted while its database was away, for longer than its lease; another took over."""
-    await world.define({**MAIL, "timeout_seconds": 0.4})
+    await world.define({**MAIL, "timeout_seconds": 1.5})
     effect = await world.effect(MAIL, "o1", subject="kim")
     host = Waiting(world)
     link = AwayPostgres(world.pg)
@@ -137,13 +137,17 @@ async def test_one_outcome_that_cannot_be_written_holds_no_other_up(world: World
     rollback = await world.kill()
     coordinator = await world.started()
     await until(lambda: _is_recovered(world))
-    found = await world.dispositions(rollback)
-    assert {found[effect] for effect in good} == {"compensated"}
+    await until(lambda: _are_compensated(world, rollback, good))
     world.payments.rename("re_\ud800", "re_whole")
     await until(lambda: world.is_settled(rollback))
     assert await world.dispositions(rollback) == dict.fromkeys([bad, *good], "compensated")
     assert len(world.payments.refunds) == 21, "asked again under the same key"
     assert coordinator.leases.held(), "the writer goes on"
+
+
+async def _are_compensated(world: World, rollback: uuid.UUID, effects: list[uuid.UUID]) -> bool:
+    found = await world.dispositions(rollback)
+    return {found[effect] for effect in effects} == {"compensated"}
 
 
 async def _is_recovered(world: World) -> bool:

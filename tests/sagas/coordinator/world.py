@@ -32,7 +32,7 @@ REFUND = {
     "kind": "payment.capture",
     "key": "capture:{id}",
     "settle_seconds": 0,
-    "timeout_seconds": 0.5,
+    "timeout_seconds": 5.0,
     "retry": RETRY,
     "currency_code": "USD",
     "compensation": {"executor": "refund", "connection": "payments"},
@@ -42,7 +42,7 @@ MAIL = {
     "kind": "mail.confirmation",
     "key": "confirm:{id}",
     "settle_seconds": 0,
-    "timeout_seconds": 0.5,
+    "timeout_seconds": 5.0,
     "retry": RETRY,
     "in_doubt": "assume_done",
     "compensation": {
@@ -60,7 +60,7 @@ NOTICE = {
     "key": "partner:{id}",
     "class": "irreversible",
     "settle_seconds": 0,
-    "timeout_seconds": 0.5,
+    "timeout_seconds": 5.0,
     "retry": RETRY,
     "notice_approved": True,
     "notice": {
