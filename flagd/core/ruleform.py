@@ -8,7 +8,7 @@
 The first rule whose conditions all hold decides; one without `when` takes everyone who is left, and where there is none the
 default variant is served. `targeting_of` writes plain flagd targeting: an `if` chain whose last value is the rule without
 conditions. `rules_of` reads it back where nothing is lost and nothing added, and says None everywhere else. A rule's name
-stands in the targeting as a constant that is always true, first among its conditions (docs/decisions/0011).
+stands in the targeting as a constant that is always true, first among its conditions (docs/decisions/0008).
 """
 
 from __future__ import annotations
