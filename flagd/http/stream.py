@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 from urllib.parse import parse_qs, unquote
 
@@ -20,16 +19,13 @@ from flagd.http import gate
 from flagd.http.gate import Header, Receive, Scope, Send
 from flagd.instances import TEXT_MAX, Instances
 from flagd.replica import Replica, Replicas
+from flagd.revocation import RevocationWatch
 from runtime.clock import Clock
 from runtime.errors import Code, Unavailable
 from runtime.problem import Problem, send_problem
 from runtime.tokens import Verifier, bearer
 
 SCOPES = ("evaluate", "read")
-REVOKED_SECONDS = 0.5
-"""How often the tokens of open streams are looked at: a revocation holds within a second."""
-
-log = logging.getLogger("rescind.flagd.stream")
 _PATH = re.compile(r"/v1/environments/([^/]+)/(stream|snapshot)/?")
 _NO_CACHE: Header = (b"cache-control", b"no-cache, no-transform")
 _STREAM: list[Header] = [(b"content-type", b"text/event-stream"), _NO_CACHE, (b"x-accel-buffering", b"no")]
@@ -42,9 +38,7 @@ class StreamApp:
         self._replicas = replicas
         self._verifier = verifier
         self._instances = instances
-        self._clock = clock or Clock()
-        self._open: dict[str, set[Subscription]] = {}
-        self._watching: asyncio.Task[None] | None = None
+        self._revocation = RevocationWatch(verifier, clock)
 
     @staticmethod
     def matches(path: str) -> bool:
@@ -88,7 +82,7 @@ class StreamApp:
     async def _stream(self, replica: Replica, token: str, scope: Scope, receive: Receive, send: Send) -> None:
         instance = _instance(scope)
         subscription = replica.subscribe()
-        self._watch(token, subscription)
+        self._revocation.enter(token, subscription)
         if instance:
             self._instances.connect(replica.environment, instance)
         leaving = asyncio.create_task(_until_gone(receive, subscription), name="flagd.stream.leaving")
@@ -97,40 +91,9 @@ class StreamApp:
         finally:
             leaving.cancel()
             replica.leave(subscription)
-            self._unwatch(token, subscription)
+            self._revocation.leave(token, subscription)
             if instance:
                 self._instances.disconnect(replica.environment, instance)
-
-    def _watch(self, token: str, subscription: Subscription) -> None:
-        self._open.setdefault(token, set()).add(subscription)
-        if self._watching is None:
-            self._watching = asyncio.create_task(self._close_revoked(), name="flagd.stream.revoked")
-
-    def _unwatch(self, token: str, subscription: Subscription) -> None:
-        subscriptions = self._open.get(token, set())
-        subscriptions.discard(subscription)
-        if not subscriptions:
-            self._open.pop(token, None)
-
-    async def _close_revoked(self) -> None:
-        """One look per token, not per stream, for as long as streams are open."""
-        try:
-            while self._open:
-                await self._clock.sleep(REVOKED_SECONDS)
-                for token in list(self._open):
-                    await self._close_if_revoked(token)
-        finally:
-            self._watching = None
-
-    async def _close_if_revoked(self, token: str) -> None:
-        try:
-            await gate.authenticate(self._verifier, token)
-        except Problem as problem:
-            if problem.status == 401:
-                for subscription in self._open.pop(token, set()):
-                    subscription.close()
-        except Unavailable as error:  # whether it is revoked cannot be told now: a later look will
-            log.debug("open streams: %s", error)
 
 
 async def _write(replica: Replica, subscription: Subscription, last_id: str | None, send: Send) -> None:
