@@ -56,3 +56,18 @@ async def test_it_refuses_a_database_that_was_not_migrated_until_it_is(
     started.append(process)
     await asyncio.to_thread(process.wait_ready)
     assert await asyncio.to_thread(process.end) == 0
+
+
+async def test_flagds_listeners_are_there_where_an_environment_is_named(
+    database_url: str, redis_url: str, started: list[Process]
+) -> None:
+    variables = {
+        "RESCIND_DATABASE_URL": database_url, "RESCIND_REDIS_URL": redis_url, "RESCIND_SYNC_PORT": "0",
+        "RESCIND_EVALUATION_PORT": "0", "RESCIND_GRPC_ENVIRONMENT": "producton",
+    }  # fmt: skip
+    process = Process(["serve", "--http-port", "0"], variables=variables)
+    started.append(process)
+    await asyncio.to_thread(process.wait_ready)
+    for told in ("flagd.sync.v1: 127.0.0.1:", "flagd.evaluation.v1, v2: 127.0.0.1:", "no environment 'producton'"):
+        assert told in process.output
+    assert await asyncio.to_thread(process.end) == 0

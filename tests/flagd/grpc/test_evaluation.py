@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.flagd.grpc.serving import Client, json_of, refused, v1, v2
+from tests.flagd.grpc.serving import Client, end_of, json_of, v1, v2
 from tests.flagd.world import PRODUCTION, World, definition, flag
 
 VALUES: dict[str, tuple[str, Any]] = {
@@ -58,7 +58,7 @@ async def test_numbers_are_converted_where_nothing_is_lost(world: World, clients
     await world.put(flag("whole", definition=of(10.0)), flag("int", definition=of(10)), flag("half", definition=of(0.5)))
     assert (await ask(clients, version, "Int", "whole")).value == 10
     assert (await ask(clients, version, "Float", "int")).value == 10.0
-    assert (await refused(ask(clients, version, "Int", "half")))[0] == "INVALID_ARGUMENT"
+    assert (await end_of(ask(clients, version, "Int", "half")))[0] == "INVALID_ARGUMENT"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -68,9 +68,9 @@ async def test_what_goes_wrong_is_a_status(world: World, clients: Client, versio
         flag("checkout.new-flow"),
         flag("failing", definition=definition(targeting=failing)),
     )
-    missing = await refused(ask(clients, version, "Boolean", "nothing"))
-    mismatch = await refused(ask(clients, version, "String", "checkout.new-flow"))
-    failed = await refused(ask(clients, version, "Boolean", "failing", x=1))
+    missing = await end_of(ask(clients, version, "Boolean", "nothing"))
+    mismatch = await end_of(ask(clients, version, "String", "checkout.new-flow"))
+    failed = await end_of(ask(clients, version, "Boolean", "failing", x=1))
     assert [one[0] for one in (missing, mismatch, failed)] == ["NOT_FOUND", "INVALID_ARGUMENT", "UNKNOWN"]
     assert "FLAG_NOT_FOUND" in missing[1]
     assert "'nothing'" in missing[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from rescind import wire
 
@@ -60,9 +61,14 @@ async def test_a_stream_is_told_that_the_server_is_still_there(world: World, cli
     stream.cancel()
 
 
+def held(**changed: Any) -> wire.SnapshotFlag:
+    return wire.SnapshotFlag(definition=definition(**changed))
+
+
 def snapshot(**changed: Any) -> wire.Snapshot:
-    held = wire.SnapshotFlag(definition=definition())
-    return wire.Snapshot(**{"environment": "e", "revision": wire.Revision(1, 1), "flags": {"f": held, "g": held}, **changed})
+    return wire.Snapshot(
+        **{"environment": "e", "revision": wire.Revision(1, 1), "flags": {"f": held(), "g": held()}, **changed}
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,10 +78,10 @@ def snapshot(**changed: Any) -> wire.Snapshot:
         ({"evaluators": {"x": {}}}, {"f": "update", "g": "update"}),
         ({"metadata": {"a": True}}, {"f": "update", "g": "update"}),
         ({"bucketing": "v2"}, {"f": "update", "g": "update"}),
-        ({"flags": {"f": wire.SnapshotFlag(definition=definition(variants={"on": 1, "off": False}))}}, {"g": "delete", "f": "update"}),
-        ({"flags": {"f": wire.SnapshotFlag(definition=definition(), epoch=9), "g": wire.SnapshotFlag(definition=definition())}}, {}),
+        ({"flags": {"f": held(variants={"on": 1, "off": False})}}, {"g": "delete", "f": "update"}),
+        ({"flags": {"f": msgspec.structs.replace(held(), epoch=9), "g": held()}}, {}),
     ],
-)  # fmt: skip
+)
 def test_every_flag_whose_answer_may_be_another_is_named(after: dict[str, Any], told: dict[str, str]) -> None:
     assert changed_flags(snapshot(), snapshot(**after)) == told
 

@@ -10,7 +10,7 @@ import pytest
 from grpc import aio
 
 from flagd.broadcast import QUEUE_MAX
-from tests.flagd.grpc.serving import Client, refused, served, sync
+from tests.flagd.grpc.serving import Client, end_of, served, sync
 from tests.flagd.world import PRODUCTION, World, definition, flag
 from tests.waiting import until
 
@@ -86,7 +86,7 @@ async def test_a_selector_must_name_the_environment_and_the_header_wins(
     if status is None:
         assert list((await document(fetch))["flags"]) == list((await document(stream))["flags"]) == ["f"]
     else:
-        assert [(await refused(fetch))[0], (await refused(stream))[0]] == [status, status]
+        assert [(await end_of(fetch))[0], (await end_of(stream))[0]] == [status, status]
     stream.cancel()
 
 
