@@ -14,7 +14,8 @@ from flagd.grpc.gate import Gate
 from flagd.grpc.services import Services
 from flagd.grpc.streams import STREAMS_MAX, Streams
 from flagd.replica import Replicas
-from flagd.revocation import RevocationWatch
+from flagd.rights import Rights
+from runtime.clock import Clock
 from runtime.errors import SettingsError
 from runtime.verifier import Verifier
 
@@ -74,7 +75,7 @@ class Listener:
     ) -> None:
         self._reserved = reserved
         self._place = place
-        self._streams = Streams(RevocationWatch(verifier))
+        self._streams = Streams(Rights(verifier.verify, Clock()))
         self._gate = Gate(replicas, verifier, place.environment, is_open=place.is_open)
         self._services = services
         self._server: aio.Server | None = None

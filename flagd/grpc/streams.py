@@ -14,7 +14,7 @@ from grpc import StatusCode
 
 from flagd.broadcast import Event, Subscription
 from flagd.grpc.gate import Admitted, Context, Refusal
-from flagd.revocation import RevocationWatch
+from flagd.rights import Rights
 
 STREAMS_MAX = 1_000
 
@@ -32,8 +32,8 @@ class Feed(Protocol):
 class Streams:
     """Every stream of one listener."""
 
-    def __init__(self, revocation: RevocationWatch) -> None:
-        self._revocation = revocation
+    def __init__(self, rights: Rights) -> None:
+        self._rights = rights
         self._open: set[Subscription] = set()
         self._is_ending = False
 
@@ -55,7 +55,7 @@ class Streams:
             self._open.discard(subscription)
             admitted.replica.leave(subscription)
             if admitted.token is not None:
-                self._revocation.leave(admitted.token, subscription)
+                self._rights.unwatch(admitted.token, subscription)
         raise Refusal(StatusCode.UNAVAILABLE, "this stream has ended: open another")
 
     def _enter(self, admitted: Admitted, subscription: Subscription) -> None:
@@ -65,7 +65,7 @@ class Streams:
             raise Refusal(StatusCode.RESOURCE_EXHAUSTED, f"{STREAMS_MAX} streams are open here: try another server")
         self._open.add(subscription)
         if admitted.token is not None:
-            self._revocation.enter(admitted.token, subscription)
+            self._rights.watch(admitted.token, subscription)
 
 
 async def _send(subscription: Subscription, feed: Feed, context: Context) -> None:

@@ -19,7 +19,7 @@ from flagd.http import gate
 from flagd.http.gate import Header, Receive, Scope, Send
 from flagd.instances import TEXT_MAX, Instances
 from flagd.replica import Replica, Replicas
-from flagd.revocation import RevocationWatch
+from flagd.rights import Rights
 from runtime.clock import Clock
 from runtime.errors import Code, Unavailable
 from runtime.problem import Problem, send_problem
@@ -38,7 +38,7 @@ class StreamApp:
         self._replicas = replicas
         self._verifier = verifier
         self._instances = instances
-        self._revocation = RevocationWatch(verifier, clock)
+        self._rights = Rights(lambda token: gate.authenticate(verifier, token), clock or Clock())
 
     @staticmethod
     def matches(path: str) -> bool:
@@ -82,7 +82,7 @@ class StreamApp:
     async def _stream(self, replica: Replica, token: str, scope: Scope, receive: Receive, send: Send) -> None:
         instance = _instance(scope)
         subscription = replica.subscribe()
-        self._revocation.enter(token, subscription)
+        self._rights.watch(token, subscription)
         if instance:
             self._instances.connect(replica.environment, instance)
         leaving = asyncio.create_task(_until_gone(receive, subscription), name="flagd.stream.leaving")
@@ -91,7 +91,7 @@ class StreamApp:
         finally:
             leaving.cancel()
             replica.leave(subscription)
-            self._revocation.leave(token, subscription)
+            self._rights.unwatch(token, subscription)
             if instance:
                 self._instances.disconnect(replica.environment, instance)
 
