@@ -25,6 +25,8 @@ REQUEST_BYTES_MAX = 1024 * 1024
 PING_SECONDS = 30
 """How often a silent client is asked whether it is there; one that does not answer within `PING_ANSWER_SECONDS` is let go."""
 PING_ANSWER_SECONDS = 10
+PING_MIN_SECONDS = 5
+"""Released providers ping every ten seconds at most; one that asks more often than this is cut off."""
 STOP_SECONDS = 2.0
 
 OPTIONS = (
@@ -33,7 +35,7 @@ OPTIONS = (
     ("grpc.keepalive_time_ms", PING_SECONDS * 1000),
     ("grpc.keepalive_timeout_ms", PING_ANSWER_SECONDS * 1000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_ping_strikes", 0),  # providers ping as they like: none is cut off for it
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_MIN_SECONDS * 1000),
 )
 
 
