@@ -100,7 +100,8 @@ def guarded(method: Method) -> Method:
             status, detail = refusal.status, refusal.detail
         except Exception as error:  # whatever happens becomes an answer
             problem = problem_of(error)
-            status, detail = _STATUSES.get(problem.status, StatusCode.INTERNAL), problem.detail or problem.title
+            status = _STATUSES.get(problem.status, StatusCode.INTERNAL)
+            detail = f"{problem.title}: {problem.detail}"
         return await context.abort(status, detail)
 
     return call

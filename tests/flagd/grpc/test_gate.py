@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import grpc
@@ -10,8 +11,12 @@ import trustme
 from flagd.grpc import Place, Tls
 from flagd.grpc.listener import is_loopback
 from runtime import tokens
+from runtime.embedded import EmbeddedPostgres
+from runtime.migrations import migrate
+from runtime.postgres import Postgres
+from tests.conftest import ROOMS
 from tests.flagd.grpc.serving import Client, end_of, served, sync, v1, v2
-from tests.flagd.world import PRODUCTION, World, flag
+from tests.flagd.world import PRODUCTION, World, flag, started
 
 ELSEWHERE = Place(host="192.0.2.1", environment=PRODUCTION)
 """As the gate sees it, this listener is reached from other machines."""
@@ -85,6 +90,17 @@ async def test_without_a_snapshot_it_is_unavailable(world: World) -> None:
     async with served(world, Place(host="127.0.0.1", environment="producton")) as clients:
         assert await asked(clients, None) == ["UNAVAILABLE"] * 6
         assert "'producton'" in (await end_of(clients.sync.FetchAllFlags(sync.FetchAllFlagsRequest())))[1]
+
+
+async def test_with_postgresql_away_and_nothing_cached_it_is_unavailable(redis_url: str, tmp_path: Path) -> None:  # P5
+    with EmbeddedPostgres(tmp_path / "postgres", fsync=False) as server:
+        await migrate(server.url, ROOMS)
+        pg = await Postgres.open(server.url, application_name="tests")
+        async with started(pg, redis_url) as world:
+            await asyncio.to_thread(server.stop)
+            async with served(world) as clients:
+                assert await asked(clients, None) == ["UNAVAILABLE"] * 6
+        await pg.close()
 
 
 def test_loopback_is_what_this_machine_alone_reaches() -> None:

@@ -50,4 +50,4 @@ def test_what_we_write_the_release_reads() -> None:
 def test_json_values_survive_the_way_there_and_back(value: dict[str, Any]) -> None:
     again = values.plain(values.struct(value))
     assert again == value
-    assert [type(one) for one in again.values()] == [type(one) for one in value.values()]
+    assert {name: type(one) for name, one in again.items()} == {name: type(one) for name, one in value.items()}

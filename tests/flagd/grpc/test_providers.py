@@ -13,6 +13,7 @@ from tests.flagd.grpc.providers import Provider, provider
 from tests.flagd.grpc.serving import listening
 from tests.flagd.world import PRODUCTION, World, definition, flag
 from tests.node import node_modules
+from tests.waiting import until
 
 __all__ = ["node_modules"]
 
@@ -78,10 +79,9 @@ async def test_a_kill_while_it_was_away_reaches_it_when_it_is_back(
             await listener.stop()
             await kill(world, "f")
             async with serving(world, mode, int(port)):
-                await told(client)
-                assert await client.ask("f") == (False, "off")
+                await until(lambda: is_off(client))
 
 
-async def told(client: Provider) -> None:
-    """Until it has heard from the new listener."""
-    await client.changed("f")
+async def is_off(client: Provider) -> bool:
+    """Whether it has the kill. Until it is back it has what it kept, or its default."""
+    return await client.ask("f") == (False, "off")

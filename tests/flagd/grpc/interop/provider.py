@@ -1,7 +1,7 @@
 """The released Python flagd provider, in a process of its own: asked and heard over JSON lines.
 
-`provider.py rpc|in-process PORT [SELECTOR]`. In: `[key, context]`, a boolean flag. Out: `{"ready": true}`, `{"changed": [keys]}` for every
-event, `{"value", "variant", "reason"}` for every question.
+`provider.py rpc|in-process PORT [SELECTOR]`. In: `[key, context]`, a boolean flag, default true. Out: `{"ready": true}`,
+`{"changed": [keys]}` for every event, `{"value", "variant", "reason", "error"}` for every question.
 """
 
 from __future__ import annotations
