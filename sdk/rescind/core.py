@@ -44,11 +44,18 @@ DEFAULT_ENVIRONMENT = "production"
 class Core:
     """One client's state and work."""
 
-    def __init__(self, settings: ClientSettings, *, sagas: Sequence[Saga] = (), clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        sagas: Sequence[Saga] = (),
+        clock: Clock | None = None,
+        api: AsyncApi | None = None,
+    ) -> None:
         self.settings = settings
         self.clock = clock or Clock()
         self.sagas = list(sagas)
-        self.api = AsyncApi(settings.url, settings.token, settings.environment)
+        self.api = api or AsyncApi(settings.url, settings.token, settings.environment)
         self.current = Current(self.clock)
         self.context = RequestContext()
         self.notifier = Notifier()

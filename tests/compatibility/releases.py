@@ -1,4 +1,4 @@
-"""The releases that docs/compatibility.md names, and the last of them as it was: a worktree of its commit, an environment of its own.
+"""The releases that docs/compatibility.md names; the last of them as it was: a worktree of its commit, its own environment.
 
 Whatever stands in the way of having one (an export without history, a shallow clone, no network) is said with the way out.
 """

@@ -1,4 +1,4 @@
-"""# P21: a server of the last release and one of today, side by side on one database that today's `rescind migrate` has prepared."""
+"""# P21: a server of the last release and one of today, on one database that today's `rescind migrate` has prepared."""
 
 from __future__ import annotations
 
