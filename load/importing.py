@@ -1,0 +1,56 @@
+"""How long importing the SDK takes in a fresh interpreter, beside the peers that are installed: medians over repeats.
+
+    ./run --group peers python load/importing.py [REPEATS]
+
+Each figure is the time of the statement alone, in a process of its own with warm bytecode, without the interpreter's start.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import subprocess
+import sys
+
+OURS = {
+    "import rescind": "import rescind",
+    "the client": "from rescind import Client",
+    "both clients, sagas, ASGI middleware": "from rescind import AsyncClient, Client, Saga; import rescind.asgi",
+    "a client made (no I/O)": "import rescind; rescind.Client(url='http://127.0.0.1:1', token='t')",
+    "its tests (rescind.testing)": "import rescind.testing",
+}
+PEERS = {
+    "httpx": "import httpx",
+    "openfeature-sdk": "import openfeature.api",
+    "launchdarkly-server-sdk": "import ldclient",
+    "growthbook": "import growthbook",
+    "flagsmith": "import flagsmith",
+    "unleashclient": "import UnleashClient",
+    "statsig-python-core": "import statsig_python_core",
+}
+PROGRAM = "import time; a = time.perf_counter(); {}; print(time.perf_counter() - a)"
+
+
+def milliseconds(statement: str) -> float:
+    """One fresh interpreter's time for the statement."""
+    command = [sys.executable, "-c", PROGRAM.format(statement)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) * 1e3
+
+
+def print_times(title: str, statements: dict[str, str], repeats: int) -> None:
+    print(f"{title:<48}{'median':>8}{'least':>8}")
+    for name, statement in statements.items():
+        milliseconds(statement)
+        times = [milliseconds(statement) for _ in range(repeats)]
+        print(f"  {name:<46}{statistics.median(times):>8.1f}{min(times):>8.1f}")
+
+
+def is_installed(statement: str) -> bool:
+    top = statement.removeprefix("import ").partition(".")[0]
+    return importlib.util.find_spec(top) is not None
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 9
+    print_times("rescind, milliseconds", OURS, count)
+    print_times("peers that are installed", {name: text for name, text in PEERS.items() if is_installed(text)}, count)
