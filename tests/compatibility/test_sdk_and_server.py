@@ -97,12 +97,17 @@ async def test_a_kill_reaches_the_service_is_acknowledged_and_fences_its_effects
     assert await mixed.service.outcome("old path") == "done"
     record = await mixed.site.rollback(killed, "contained")
     assert record["contained_at"]
-    instances = (await mixed.site.ok("GET", f"{mixed.site.within}/instances"))["instances"]
-    (mine,) = [one for one in instances if one["service"] == "checkout"]
-    assert mine["instance"] == (await mixed.service.ask("status"))["instance"]
+    assert await has_acknowledged(mixed.site, mixed.service)
     await mixed.site.lift()
     await until(lambda: holds(mixed.service, True, country="NO"))
     assert await mixed.service.outcome("later") == "done"
+
+
+async def has_acknowledged(site: Site, service: Service) -> bool:
+    """Whether the server knows the service's instance, and at the revision that it is at."""
+    status = await service.ask("status")
+    (mine,) = (await site.ok("GET", f"{site.within}/instances"))["instances"]
+    return (mine["instance"], mine["service"], mine["revision"]) == (status["instance"], "checkout", status["revision"])
 
 
 async def test_what_was_done_is_undone_by_the_services_own_worker_and_adds_up(mixed: Mixed) -> None:  # P12, P13, P15
@@ -130,6 +135,7 @@ async def test_fields_that_a_peer_does_not_know_disturb_nothing(
         await service.ask("work")
         record = await site.rollback(await site.kill(), "settled")
         assert record["counts"]["payment.capture"]["compensated"] == 1
+        assert await has_acknowledged(site, service)
         assert await service.outcome("late", variant="on") == "EffectKilled"
         status = await service.ask("status")
         assert (status["faults"], status["undone"]) == (0, ["capture:1"])
