@@ -3,6 +3,7 @@
     ./run --group peers python load/importing.py [REPEATS]
 
 Each figure is the time of the statement alone, in a process of its own with warm bytecode, without the interpreter's start.
+The CPU's share tells on a machine that has other work to do.
 """
 
 from __future__ import annotations
@@ -28,21 +29,24 @@ PEERS = {
     "unleashclient": "import UnleashClient",
     "statsig-python-core": "import statsig_python_core",
 }
-PROGRAM = "import time; a = time.perf_counter(); {}; print(time.perf_counter() - a)"
+PROGRAM = (
+    "import time; a, b = time.perf_counter(), time.process_time(); {}; print(time.perf_counter() - a, time.process_time() - b)"
+)
 
 
-def milliseconds(statement: str) -> float:
-    """One fresh interpreter's time for the statement."""
+def milliseconds(statement: str) -> tuple[float, float]:
+    """One fresh interpreter's time for the statement, and the CPU's share of it."""
     command = [sys.executable, "-c", PROGRAM.format(statement)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) * 1e3
+    wall, cpu = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:]
+    return float(wall) * 1e3, float(cpu) * 1e3
 
 
 def print_times(title: str, statements: dict[str, str], repeats: int) -> None:
-    print(f"{title:<48}{'median':>8}{'least':>8}")
+    print(f"{title:<48}{'median':>8}{'least':>8}{'CPU':>8}")
     for name, statement in statements.items():
         milliseconds(statement)
-        times = [milliseconds(statement) for _ in range(repeats)]
-        print(f"  {name:<46}{statistics.median(times):>8.1f}{min(times):>8.1f}")
+        walls, cpus = zip(*(milliseconds(statement) for _ in range(repeats)), strict=True)
+        print(f"  {name:<46}{statistics.median(walls):>8.1f}{min(walls):>8.1f}{statistics.median(cpus):>8.1f}")
 
 
 def is_installed(statement: str) -> bool:
