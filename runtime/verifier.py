@@ -91,6 +91,16 @@ class Verifier:
             raise _unauthenticated("This token is unknown, expired or revoked.")
         return principal
 
+    async def holder(self, identity: str) -> tuple[Principal, bytes]:
+        """Return who a token's id names, and the digest of its secret: for what was signed with that. Asked every time.
+
+        Raises a 401 `Problem` where the token is unknown, expired or revoked, or `Unavailable`.
+        """
+        row = await asyncio.shield(self._row(identity))
+        if row is None:
+            raise _unauthenticated("This token is unknown, expired or revoked.")
+        return _principal(row), row["secret_hash"]
+
     async def _ask(self, key: bytes, identity: str, secret: str) -> Principal | None:
         asked = self._clock.monotonic()
         if self._unknown.get(key, 0.0) > asked:
@@ -110,7 +120,7 @@ class Verifier:
         return self._remember(key, row, asked)
 
     def _remember(self, key: bytes, row: asyncpg.Record, asked: float) -> Principal:
-        principal = Principal(id=row["id"], name=row["name"], environment=row["environment"], scopes=frozenset(row["scopes"]))
+        principal = _principal(row)
         remaining = row["remaining_seconds"]
         self._known.pop(key, None)
         self._known[key] = Known(principal, asked, float("inf") if remaining is None else asked + remaining)
@@ -169,6 +179,10 @@ class Verifier:
                 continue
             for identity, future in batch.items():
                 future.set_result(rows.get(identity))
+
+
+def _principal(row: asyncpg.Record) -> Principal:
+    return Principal(id=row["id"], name=row["name"], environment=row["environment"], scopes=frozenset(row["scopes"]))
 
 
 def _unauthenticated(detail: str) -> Problem:

@@ -75,7 +75,7 @@ def build(parts: Parts) -> App:
     behind = IdempotencyMiddleware(guarded, parts.requests, parts.verifier)
     health = HealthApp(parts.pg, parts.redis, parts.verifier, parts.telemetry)
     ofrep, stream = (
-        OfrepApp(parts.replicas, parts.verifier),
+        OfrepApp(parts.replicas, parts.verifier, parts.clock, parts.settings.public_url),
         StreamApp(parts.replicas, parts.verifier, parts.instances, parts.clock),
     )
 

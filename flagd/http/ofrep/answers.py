@@ -6,6 +6,7 @@ Generous where the released clients are strict: there is always a `variant`, emp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from flagd.replica import Replica
 
 KEPT_MIN = 1_000
 KEPT_PER_FLAG = 8
-CLOCK = (b'"$flagd', b'"var":{', b'"var":[{')
+CLOCK = (b'"$flagd', b'"var":{', b'"var":[{', b'"var":[[')
 """What a rule that reads the clock has in it, written out."""
 _REASONS = {"STATIC": "STATIC", "TARGETING_MATCH": "TARGETING_MATCH", "SPLIT": "SPLIT", "DISABLED": "DISABLED"}
 """OFREP has no others for a success: everything else is UNKNOWN."""
@@ -56,10 +57,11 @@ class Answers:
 
     def one(self, replica: Replica, key: str, context: dict[str, Any]) -> tuple[int, bytes]:
         """The answer of a flag that exists."""
-        outcome = replica.evaluator.outcome(key, context)
+        outcome = _outcome_of(replica, context)(key, context)
         kept = self._kept.get((key, id(outcome)))
-        if kept is not None:
-            return kept[1], kept[2]
+        return self._keep(replica, key, outcome) if kept is None else (kept[1], kept[2])
+
+    def _keep(self, replica: Replica, key: str, outcome: Resolution) -> tuple[int, bytes]:
         status, body = _encoded(key, outcome, replica)
         if len(self._kept) >= KEPT_MIN + KEPT_PER_FLAG * len(replica.snapshot.flags):
             self._kept.clear()
@@ -68,12 +70,12 @@ class Answers:
 
     def all(self, replica: Replica, context: dict[str, Any]) -> bytes:
         """The members of `flags`, by key."""
-        outcome_of, kept = replica.evaluator.outcome, self._kept
+        outcome_of, kept = _outcome_of(replica, context), self._kept
         parts = []
         for key in replica.snapshot.flags:
             outcome = outcome_of(key, context)
             found = kept.get((key, id(outcome)))
-            parts.append(self.one(replica, key, context)[1] if found is None else found[2])
+            parts.append(self._keep(replica, key, outcome)[1] if found is None else found[2])
         return b",".join(parts)
 
     def reads_clock(self, replica: Replica) -> bool:
@@ -83,6 +85,11 @@ class Answers:
             text = encode([[flag.definition.get("targeting") for flag in snapshot.flags.values()], snapshot.evaluators])
             self._timed = (replica.evaluator, any(mark in text for mark in CLOCK))
         return self._timed[1]
+
+
+def _outcome_of(replica: Replica, context: dict[str, Any]) -> Callable[[str, dict[str, Any]], Resolution]:
+    """Without a targeting key, a rule that needs one is an error."""
+    return replica.evaluator.outcome if context.get("targetingKey") else replica.evaluator.outcome_without_key
 
 
 def _encoded(key: str, outcome: Resolution, replica: Replica) -> tuple[int, bytes]:

@@ -1,4 +1,4 @@
-"""OFREP's two endpoints, answered from the compiled snapshot.
+"""OFREP's endpoints: two that are answered from the compiled snapshot, and the event stream.
 
 The hot path: token from memory, one look-up, one call, one kept answer; no lock, no I/O, nothing awaited but the body.
 """
@@ -18,11 +18,15 @@ from flagd.http import gate
 from flagd.http.gate import Header, Receive, Scope, Send
 from flagd.http.ofrep import bulk
 from flagd.http.ofrep.answers import Answers, Failure, encode
+from flagd.http.ofrep.events import PATH as EVENTS
+from flagd.http.ofrep.events import EventStreams
 from flagd.replica import Replica, Replicas
-from runtime.errors import Unavailable
+from runtime.clock import Clock
+from runtime.errors import Code, Unavailable
 from runtime.problem import Problem, problem_of, suggest
 from runtime.tokens import Principal, Verifier, bearer
 
+ROOT = "/ofrep/v1/"
 PATH = "/ofrep/v1/evaluate/flags"
 PREFIX = PATH + "/"
 SCOPE = "evaluate"
@@ -44,19 +48,26 @@ _read = msgspec.json.Decoder(Request).decode
 class OfrepApp:
     """`POST /ofrep/v1/evaluate/flags[/{key}]`. The token names the environment; an admin's names it in a header."""
 
-    def __init__(self, replicas: Replicas, verifier: Verifier) -> None:
+    def __init__(
+        self, replicas: Replicas, verifier: Verifier, clock: Clock | None = None, public_url: str | None = None
+    ) -> None:
         self._replicas = replicas
         self._verifier = verifier
+        self.events = EventStreams(replicas, verifier, clock or Clock(), public_url)
         self._answers: dict[str, Answers] = {}
 
     @staticmethod
     def matches(path: str) -> bool:
         """Whether this application answers the path."""
-        return path.startswith(PATH) and (len(path) == len(PATH) or path[len(PATH)] == "/")
+        return path.startswith(ROOT)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = scope["path"][len(PREFIX) :]
+        path = scope["path"]
+        key = path[len(PREFIX) :] if path.startswith(PREFIX) else ""
         try:
+            if path == EVENTS:
+                await self.events.serve(scope, receive, send)
+                return
             status, body, headers = await (self._single(key, scope, receive) if key else self._bulk(scope, receive))
         except Exception as error:  # the boundary: whatever happens becomes an answer
             await _refuse(send, problem_of(error), key)
@@ -75,13 +86,16 @@ class OfrepApp:
         return status, body, [gate.JSON, _revision(replica)]
 
     async def _bulk(self, scope: Scope, receive: Receive) -> tuple[int, bytes, list[Header]]:
+        if scope["path"] not in (PATH, PREFIX):
+            raise Problem(404, Code.NOT_FOUND, "Not found", "There is nothing here.")
         principal, replica = await self._admit(scope)
         context, failure = _context(await gate.read_body(scope, receive), "")
         if failure is not None:
             return 400, encode(failure), [gate.JSON, _revision(replica)]
         await self._reach(replica, scope)
         asked = gate.text_header(scope, b"if-none-match") or ""
-        status, body, headers = bulk.answer(replica, self._of(replica), principal, context, asked)
+        streams = self.events.offered(bearer(scope["headers"]) or "", replica.environment)
+        status, body, headers = bulk.answer(replica, self._of(replica), principal, context, streams, asked)
         return status, body, [*headers, _revision(replica)]
 
     async def _admit(self, scope: Scope) -> tuple[Principal, Replica]:
@@ -97,7 +111,8 @@ class OfrepApp:
     async def _reach(self, replica: Replica, scope: Scope) -> None:
         """`flagConfigEtag` asks for at least this revision, `flagConfigLastModified` for a look that begins now (hazard 19).
 
-        Both are hints from outside: one that is absurd costs a shared look, in a budget, and changes nothing.
+        Both are hints from outside: one that is absurd costs a shared look, in a budget, and changes nothing. Raises
+        `Unavailable` where a later revision may exist and cannot be had now: an older answer would undo what was heard.
         """
         query: bytes = scope["query_string"]
         if not query:
@@ -108,10 +123,14 @@ class OfrepApp:
             at_least = wire.Revision.parse(asked.get("flagConfigEtag", [""])[0].strip().strip('"'))
         if at_least is None and "flagConfigLastModified" not in asked:
             return
-        with contextlib.suppress(Unavailable, TimeoutError):
-            if at_least is None or at_least > replica.revision:
-                async with asyncio.timeout(BUDGET_SECONDS):
-                    await asyncio.shield(self._replicas.refresh(replica.environment, at_least))
+        if at_least is not None and at_least <= replica.revision:
+            return
+        try:
+            async with asyncio.timeout(BUDGET_SECONDS):
+                await asyncio.shield(self._replicas.refresh(replica.environment, at_least))
+        except (Unavailable, TimeoutError):
+            if at_least is not None and at_least > replica.revision:
+                raise Unavailable("The revision that was asked for") from None
 
     def _of(self, replica: Replica) -> Answers:
         answers = self._answers.get(replica.environment)
