@@ -49,7 +49,7 @@ class Verifier:
 
     def __init__(self, pg: Postgres, clock: Clock | None = None) -> None:
         self._pg = pg
-        self._clock = clock or Clock()
+        self._monotonic = (clock or Clock()).monotonic
         self._known: dict[bytes, Known] = {}
         self._unknown: dict[bytes, float] = {}
         self._waiting: dict[str, asyncio.Future[asyncpg.Record | None]] = {}
@@ -65,7 +65,7 @@ class Verifier:
         known = self._known.get(key)
         if known is None:
             return None
-        now = self._clock.monotonic()
+        now = self._monotonic()
         age = now - known.asked
         if age > FRESH_SECONDS or now >= known.expires:
             return None
@@ -102,7 +102,7 @@ class Verifier:
         return _principal(row), row["secret_hash"]
 
     async def _ask(self, key: bytes, identity: str, secret: str) -> Principal | None:
-        asked = self._clock.monotonic()
+        asked = self._monotonic()
         if self._unknown.get(key, 0.0) > asked:
             return None
         known = self._known.get(key)
@@ -130,7 +130,7 @@ class Verifier:
 
     def _keep_good(self, key: bytes, known: Known) -> Principal | None:
         """PostgreSQL is away: what was good stays so until it expires, and is not asked for again at once."""
-        now = self._clock.monotonic()
+        now = self._monotonic()
         if now >= known.expires:
             return None
         self._known[key] = Known(known.principal, now, known.expires)

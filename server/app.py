@@ -7,7 +7,7 @@ app = build(parts)
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from litestar import Controller, Litestar, Response, Router, get
 from litestar.di import NamedDependency, Provide
@@ -43,6 +43,14 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Matching(Protocol):
+    """A bare application that says which paths it answers."""
+
+    def matches(self, path: str) -> bool: ...
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]: ...
 
 
 class DocumentController(Controller):
@@ -81,22 +89,23 @@ def build(parts: Parts) -> App:
 
     lane = Lane(parts.verifier, behind, short_ways(parts))
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    fast: list[Matching] = [ofrep, stream]
+    in_front: list[Matching] = [*(fast if flags else []), lane, health]
+
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            return
+            return nothing()
         path = scope["path"]
-        if flags and ofrep.matches(path):
-            await ofrep(scope, receive, send)
-        elif flags and stream.matches(path):
-            await stream(scope, receive, send)
-        elif lane.matches(path):
-            await lane(scope, receive, send)
-        elif health.matches(path):
-            await health(scope, receive, send)
-        else:
-            await behind(scope, receive, send)
+        for one in in_front:
+            if one.matches(path):
+                return one(scope, receive, send)
+        return behind(scope, receive, send)
 
     return TracingMiddleware(app, enabled=parts.settings.otlp_endpoint is not None)
+
+
+async def nothing() -> None:
+    """What is answered to what is no request."""
 
 
 def short_ways(parts: Parts) -> dict[str, Route]:

@@ -13,9 +13,8 @@ from typing import Any
 import msgspec
 from rescind.version import __version__
 
-from flagd.http import gate
 from flagd.http.gate import Header
-from flagd.http.ofrep.answers import Answers
+from flagd.http.ofrep.answers import Answer, Answers, scalars
 from flagd.replica import Replica
 from runtime.tokens import Principal
 
@@ -24,7 +23,7 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 def answer(
     replica: Replica, answers: Answers, principal: Principal, context: dict[str, Any], streams: bytes, asked: str
-) -> tuple[int, bytes, list[Header]]:
+) -> Answer:
     """Status, body and headers: 304 where `asked`, an If-None-Match, has the tag of what would be answered.
 
     `streams` is the `eventStreams` of the answer, in JSON.
@@ -39,13 +38,9 @@ def answer(
     tag = f'"{digest.hexdigest()}"'
     headers: list[Header] = [(b"etag", tag.encode()), (b"cache-control", b"private, no-cache")]
     if asked and any(one.strip().removeprefix("W/") in (tag, "*") for one in asked.split(",")):
-        return 304, b"", headers
+        return 304, [*headers, answers.head(replica)], b""
     if flags is None:
         flags = answers.all(replica, context)
-    metadata = {name: value for name, value in replica.snapshot.metadata.items() if isinstance(value, bool | str | int | float)}
-    told = _canonical({**metadata, "flagSetId": replica.environment, "version": str(replica.revision)})
-    return (
-        200,
-        b"".join((b'{"flags":[', flags, b'],"eventStreams":', streams, b',"metadata":', told, b"}")),
-        [gate.JSON, *headers],
-    )
+    told = {**scalars(replica.snapshot.metadata), "flagSetId": replica.environment, "version": str(replica.revision)}
+    body = b"".join((b'{"flags":[', flags, b'],"eventStreams":', streams, b',"metadata":', _canonical(told), b"}"))
+    return answers.whole(replica, 200, body, *headers)
