@@ -18,7 +18,7 @@ from rescind.version import __version__
 from flagd.http import lane as flag_lane
 from flagd.http import routes as flag_routes
 from flagd.http.bodies import AnyRequest
-from flagd.http.ofrep import OfrepApp
+from flagd.http.ofrep import EventStreams, OfrepApp
 from flagd.http.stream import StreamApp
 from runtime.idempotency import IdempotencyMiddleware
 from runtime.lane import Lane, Route
@@ -82,10 +82,9 @@ def build(parts: Parts) -> App:
     guarded = RefusalMiddleware(cast("App", framework), parts.pg, parts.verifier)
     behind = IdempotencyMiddleware(guarded, parts.requests, parts.verifier)
     health = HealthApp(parts.pg, parts.redis, parts.verifier, parts.telemetry)
-    ofrep, stream = (
-        OfrepApp(parts.replicas, parts.verifier, parts.clock, parts.settings.public_url),
-        StreamApp(parts.replicas, parts.verifier, parts.instances, parts.clock),
-    )
+    events = EventStreams(parts.replicas, parts.verifier, parts.clock, parts.settings.public_url)
+    ofrep = OfrepApp(parts.replicas, parts.verifier, events)
+    stream = StreamApp(parts.replicas, parts.verifier, parts.instances, parts.clock)
 
     lane = Lane(parts.verifier, behind, short_ways(parts))
 

@@ -20,7 +20,6 @@ from flagd.http.ofrep.answers import Answer, Answers, Failure, encode, failed
 from flagd.http.ofrep.events import PATH as EVENTS
 from flagd.http.ofrep.events import EventStreams
 from flagd.replica import Replica, Replicas
-from runtime.clock import Clock
 from runtime.errors import Code, Unavailable
 from runtime.problem import Problem, problem_of, suggest
 from runtime.tokens import Principal, Verifier, bearer
@@ -46,12 +45,10 @@ _read = msgspec.json.Decoder(Request).decode
 class OfrepApp:
     """`POST /ofrep/v1/evaluate/flags[/{key}]`. The token names the environment; an admin's names it in a header."""
 
-    def __init__(
-        self, replicas: Replicas, verifier: Verifier, clock: Clock | None = None, public_url: str | None = None
-    ) -> None:
+    def __init__(self, replicas: Replicas, verifier: Verifier, events: EventStreams) -> None:
         self._replicas = replicas
         self._verifier = verifier
-        self.events = EventStreams(replicas, verifier, clock or Clock(), public_url)
+        self._events = events
         self._answers: dict[str, Answers] = {}
 
     @staticmethod
@@ -64,7 +61,7 @@ class OfrepApp:
         key = path[len(PREFIX) :] if path.startswith(PREFIX) else ""
         try:
             if path == EVENTS:
-                await self.events.serve(scope, receive, send)
+                await self._events.serve(scope, receive, send)
                 return
             status, headers, body = await (self._single(key, scope, receive) if key else self._bulk(scope, receive))
         except Exception as error:  # the boundary: whatever happens becomes an answer
@@ -97,7 +94,7 @@ class OfrepApp:
             return answers.whole(replica, 400, encode(failure))
         await self._reach(replica, scope)
         asked = gate.text_header(scope, b"if-none-match") or ""
-        streams = self.events.offered(bearer(scope["headers"]) or "", environment)
+        streams = self._events.offered(bearer(scope["headers"]) or "", environment)
         return bulk.answer(replica, answers, principal, context, streams, asked)
 
     def _known(self, scope: Scope) -> Principal | None:

@@ -42,13 +42,21 @@ class EventStreams:
     `public_url` is how clients reach this service; without one they take the origin that they already ask.
     """
 
-    def __init__(self, replicas: Replicas, verifier: Verifier, clock: Clock, public_url: str | None) -> None:
+    def __init__(
+        self,
+        replicas: Replicas,
+        verifier: Verifier,
+        clock: Clock,
+        public_url: str | None = None,
+        streams_max: int = STREAMS_MAX,
+    ) -> None:
         self._replicas = replicas
         self._verifier = verifier
         self._clock = clock
         self._origin = None if public_url is None else public_url.rstrip("/")
         self._rights = Rights(verifier.holder, clock)
         self._frames: dict[str, tuple[wire.Revision, bytes]] = {}
+        self._streams_max = streams_max
         self.open_count = 0
 
     def offered(self, token: str, environment: str) -> bytes:
@@ -63,8 +71,8 @@ class EventStreams:
         """Write events until the reader leaves or its token is revoked. Raises `Problem` before the first byte only."""
         identity, environment = await self._admit(scope)
         replica = await self._replicas.get(environment)
-        if self.open_count >= STREAMS_MAX:
-            detail = f"{STREAMS_MAX} event streams are open here: poll instead."
+        if self.open_count >= self._streams_max:
+            detail = f"{self._streams_max} event streams are open here: poll instead."
             raise Problem(503, Code.UNAVAILABLE, "Too many streams", detail, retry_after=RETRY_AFTER_SECONDS)
         subscription = replica.subscribe()
         self.open_count += 1
