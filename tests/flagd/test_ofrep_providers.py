@@ -16,9 +16,9 @@ from openfeature import api
 from openfeature.contrib.provider.ofrep import OFREPProvider
 from openfeature.evaluation_context import EvaluationContext
 
-from tests import node
 from tests.children import die_with_parent
 from tests.flagd.world import PRODUCTION, World, definition, flag
+from tests.node import NODE, environment
 from tests.waiting import CEILING_SECONDS
 
 SCRIPTS = Path(__file__).parent / "node"
@@ -74,12 +74,15 @@ class Script:
 
 
 @contextlib.asynccontextmanager
-async def running(script: str, client: httpx.AsyncClient, token: str, **options: Any) -> AsyncIterator[Script]:
+async def running(
+    node_modules: Path, script: str, client: httpx.AsyncClient, token: str, **options: Any
+) -> AsyncIterator[Script]:
     """A script of this folder, against the server of this client."""
-    packages = await asyncio.to_thread(node.environment, node.OFREP)
-    variables = {**packages, "URL": str(client.base_url), "TOKEN": token, "OPTIONS": json.dumps(options)}
+    variables = environment(
+        NODE_PATH=str(node_modules), NODE_NO_WARNINGS="1", URL=str(client.base_url), TOKEN=token, OPTIONS=json.dumps(options)
+    )
     process = await asyncio.create_subprocess_exec(
-        node.NODE, "--experimental-eventsource", SCRIPTS / script, env=variables, stdin=PIPE, stdout=PIPE,
+        NODE, "--experimental-eventsource", SCRIPTS / script, env=variables, stdin=PIPE, stdout=PIPE,
         preexec_fn=die_with_parent,
     )  # fmt: skip
     try:
@@ -127,10 +130,12 @@ async def test_the_python_provider_gets_every_kind_of_answer(world: World, clien
         api.clear_providers()
 
 
-async def test_the_javascript_provider_gets_every_kind_of_answer(world: World, client: httpx.AsyncClient) -> None:
+async def test_the_javascript_provider_gets_every_kind_of_answer(
+    world: World, client: httpx.AsyncClient, node_modules: Path
+) -> None:
     await put_all(world)
     context = {"targetingKey": "u", "plan": "paid"}
-    async with running("ofrep_server.cjs", client, await world.token("evaluate")) as script:
+    async with running(node_modules, "ofrep_server.cjs", client, await world.token("evaluate")) as script:
         for kind, value in VALUES.items():
             details = await script.ask(JS_KINDS[kind], kind, ZEROS[kind], context)
             assert (details["value"], details["variant"], details["reason"]) == (value, "on", "STATIC")
@@ -146,9 +151,9 @@ async def test_the_javascript_provider_gets_every_kind_of_answer(world: World, c
         assert (killed["value"], killed["variant"], killed["flagMetadata"]["rescind.killed"]) == (False, "off", True)
 
 
-async def test_the_web_provider_gets_every_kind_of_answer(world: World, client: httpx.AsyncClient) -> None:
+async def test_the_web_provider_gets_every_kind_of_answer(world: World, client: httpx.AsyncClient, node_modules: Path) -> None:
     await put_all(world)
-    async with running("ofrep_web.cjs", client, await world.token("evaluate")) as script:
+    async with running(node_modules, "ofrep_web.cjs", client, await world.token("evaluate")) as script:
         for kind, value in VALUES.items():
             details = await script.ask(JS_KINDS[kind], kind, ZEROS[kind])
             assert (details["value"], details["variant"], details["reason"]) == (value, "on", "STATIC")
@@ -160,10 +165,10 @@ async def test_the_web_provider_gets_every_kind_of_answer(world: World, client: 
 
 @pytest.mark.parametrize("options", [{}, {"changeDetection": "polling", "pollInterval": 50}], ids=["stream", "polling"])
 async def test_a_kill_reaches_the_web_provider_and_its_tag_saves_what_is_known(
-    world: World, client: httpx.AsyncClient, options: dict[str, Any]
+    world: World, client: httpx.AsyncClient, node_modules: Path, options: dict[str, Any]
 ) -> None:  # P4
     await put_all(world)
-    async with running("ofrep_web.cjs", client, await world.token("evaluate"), **options) as script:
+    async with running(node_modules, "ofrep_web.cjs", client, await world.token("evaluate"), **options) as script:
         first = await script.heard(lambda said: "status" in said)
         assert (first["status"], first["known"]) == (200, None)
         again = await script.heard(lambda said: "status" in said)  # of the stream's first event, or of a poll
