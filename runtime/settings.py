@@ -31,6 +31,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     otlp_endpoint: str | None = None
     """Where traces and metrics go over OTLP/HTTP; none: nowhere. Also read from `OTEL_EXPORTER_OTLP_ENDPOINT`."""
     public_url: str | None = None
+    """How clients reach this service, where that is not the origin they ask: OFREP's event streams are offered there."""
+    allowed_origins: tuple[str, ...] = ()
+    """Of pages whose browsers may ask OFREP: `https://shop.example`, or `*`."""
     state_dir: Path | None = None
     """Where a replica keeps what it must know after a restart (P5)."""
     database_connections_max: int = 10
@@ -92,6 +95,15 @@ def _roles(text: str) -> tuple[str, ...]:
     return roles
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(",") if part.strip())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and f"{parts.scheme}://{parts.netloc}".lower() != origin:
+            raise ValueError(f"{origin!r} is not an origin, as in https://shop.example, in lower case and without a path")
+    return origins
+
+
 def _log_level(text: str) -> str:
     if text.lower() not in LOG_LEVELS:
         raise ValueError(f"{text!r} is not one of {', '.join(LOG_LEVELS)}")
@@ -109,6 +121,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "log_level": _log_level,
     "otlp_endpoint": _url("http", "https"),
     "public_url": _url("http", "https"),
+    "allowed_origins": _origins,
     "state_dir": lambda text: Path(text).expanduser(),
     "database_connections_max": _number(1, 1000),
     "grpc_environment": str,

@@ -18,7 +18,7 @@ from rescind.version import __version__
 from flagd.http import lane as flag_lane
 from flagd.http import routes as flag_routes
 from flagd.http.bodies import AnyRequest
-from flagd.http.ofrep import EventStreams, OfrepApp
+from flagd.http.ofrep import CrossOrigin, EventStreams, OfrepApp
 from flagd.http.stream import StreamApp
 from runtime.idempotency import IdempotencyMiddleware
 from runtime.lane import Lane, Route
@@ -84,11 +84,12 @@ def build(parts: Parts) -> App:
     health = HealthApp(parts.pg, parts.redis, parts.verifier, parts.telemetry)
     events = EventStreams(parts.replicas, parts.verifier, parts.clock, parts.settings.public_url)
     ofrep = OfrepApp(parts.replicas, parts.verifier, events)
+    origins = parts.settings.allowed_origins
     stream = StreamApp(parts.replicas, parts.verifier, parts.instances, parts.clock)
 
     lane = Lane(parts.verifier, behind, short_ways(parts))
 
-    fast: list[Matching] = [ofrep, stream]
+    fast: list[Matching] = [CrossOrigin(ofrep, origins) if origins else ofrep, stream]
     in_front: list[Matching] = [*(fast if flags else []), lane, health]
 
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

@@ -62,3 +62,14 @@ def test_a_refused_url_is_not_repeated_with_its_password():
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment({**GOOD, "RESCIND_DATABASE_URL": "mysql://u:hunter2@h/d"})
     assert "hunter2" not in str(caught.value)
+
+
+def test_origins_are_a_list_of_origins():
+    def read(text: str) -> tuple[str, ...]:
+        return Settings.from_environment({**GOOD, "RESCIND_ALLOWED_ORIGINS": text}).allowed_origins
+
+    assert read("https://a.example, http://b.example:8080") == ("https://a.example", "http://b.example:8080")
+    assert (read("*"), read("")) == (("*",), ())
+    for wrong in ("https://a.example/", "a.example", "https://A.example", "https://a.example/path"):
+        with pytest.raises(SettingsError):
+            read(wrong)

@@ -2,5 +2,6 @@
 
 from flagd.http.ofrep.app import OfrepApp
 from flagd.http.ofrep.events import EventStreams
+from flagd.http.ofrep.origins import CrossOrigin
 
-__all__ = ["EventStreams", "OfrepApp"]
+__all__ = ["CrossOrigin", "EventStreams", "OfrepApp"]
