@@ -187,7 +187,8 @@ def show(found: dict[str, list[Measured]], flags: int) -> None:
         cpu = statistics.median(one.cpu for one in found[kind])
         table.add_row(name, f"{median[kind]:,.0f}", f"{cpu:.1f}", mark)
     ratios = [one.per_second / base.per_second for one, base in zip(found["single"], found["constant"], strict=True)]
-    table.add_row("one evaluation / constant", f"{statistics.median(ratios):.2f}", "", f"{RATIO}")
+    cpus = [base.cpu / one.cpu for one, base in zip(found["single"], found["constant"], strict=True)]
+    table.add_row("one evaluation / constant", f"{statistics.median(ratios):.2f}", f"{statistics.median(cpus):.2f}", f"{RATIO}")
     Console().print(table)
 
 

@@ -75,7 +75,9 @@ class OfrepApp:
         environment = principal.environment or _named(scope, principal)
         replica = self._replicas.held(environment) or await self._replicas.get(environment)
         answers = self._answers_of(replica)
-        context, failure = _context(await gate.read_body(scope, receive), key)
+        message = await receive()
+        body = gate.whole_body(message)
+        context, failure = _context(await gate.read_body(scope, receive, message) if body is None else body, key)
         if failure is not None:
             return answers.whole(replica, 400, encode(failure))
         if key not in replica.snapshot.flags:
@@ -89,7 +91,7 @@ class OfrepApp:
         environment = principal.environment or _named(scope, principal)
         replica = await self._replicas.get(environment)
         answers = self._answers_of(replica)
-        context, failure = _context(await gate.read_body(scope, receive), "")
+        context, failure = _context(await gate.read_body(scope, receive, await receive()), "")
         if failure is not None:
             return answers.whole(replica, 400, encode(failure))
         await self._reach(replica, scope)
