@@ -12,7 +12,7 @@ import pytest
 from rescind import wire
 
 from flagd.http.ofrep import bulk
-from flagd.http.ofrep.answers import Answers
+from flagd.http.ofrep.answers import AT_ONCE, Answers
 from flagd.replica import Replica
 from runtime.clock import Clock
 from runtime.postgres import Postgres
@@ -195,6 +195,23 @@ def test_the_tag_is_of_the_tokens_scopes() -> None:
         _, headers, _ = bulk.answer(replica, Answers(PRODUCTION), principal, {}, b"[]", "")
         tags.add(dict(headers)[b"etag"])
     assert len(tags) == 3
+
+
+@pytest.mark.parametrize("context", [{}, {"targetingKey": "u"}])
+async def test_many_flags_are_made_ready_without_holding_up_the_others(context: dict[str, Any]) -> None:
+    flags = {f"f{number}": wire.SnapshotFlag(definition=definition()) for number in range(10 * AT_ONCE)}
+    replica = Replica(wire.Snapshot(environment=PRODUCTION, revision=wire.Revision(1, 1), flags=flags))
+    answers = Answers(PRODUCTION)
+    preparing = asyncio.create_task(answers.prepare(replica, context))
+    turns = 0
+    while not preparing.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns >= 10
+    assert answers.all(replica, context).count(b'"key"') == len(flags)
+    again = asyncio.create_task(answers.prepare(replica, context))
+    await asyncio.sleep(0)
+    assert again.done()
 
 
 @pytest.mark.parametrize("tag", ["{}", "W/{}", '"other", {}', "*"])

@@ -6,6 +6,7 @@ Generous where the released clients are strict: there is always a `variant`, emp
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from flagd.replica import Replica
 
 REVISION = wire.HEADER.encode()
 
+AT_ONCE = 20
+"""Flags that are compiled before others get their turn: a few milliseconds."""
 KEPT_MIN = 1_000
 KEPT_PER_FLAG = 8
 CLOCK = (b'"$flagd', b'"var":{', b'"var":[{', b'"var":[[')
@@ -70,6 +73,8 @@ class Answers:
         self._environment = environment
         self._kept: dict[tuple[str, int], Kept] = {}
         self._timed: tuple[Evaluator, bool] | None = None
+        self._clocked: dict[str, tuple[wire.SnapshotFlag, bool]] = {}
+        self._ready: dict[bool, Evaluator] = {}
         self._head: tuple[wire.Revision, Header] | None = None
 
     def one(self, replica: Replica, key: str, context: dict[str, Any]) -> Answer:
@@ -77,6 +82,20 @@ class Answers:
         outcome = _outcome_of(replica, context)(key, context)
         kept = self._kept.get((key, id(outcome))) or self._keep(replica, key, outcome)
         return kept.status, [JSON, self.head(replica), kept.length], kept.body
+
+    async def prepare(self, replica: Replica, context: dict[str, Any]) -> None:
+        """Have all flags ready for `all`, a few at a time: thousands of them would hold up the kills of this process."""
+        evaluator, without_key = replica.evaluator, not context.get("targetingKey")
+        if self._ready.get(without_key) is evaluator:
+            return
+        flags = list(replica.snapshot.flags.items())
+        for start in range(0, len(flags), AT_ONCE):
+            few = flags[start : start + AT_ONCE]
+            evaluator.compile([key for key, _ in few], without_key=without_key)
+            for key, flag in few:
+                self._may_read_clock(key, flag)
+            await asyncio.sleep(0)
+        self._ready[without_key] = evaluator
 
     def all(self, replica: Replica, context: dict[str, Any]) -> bytes:
         """The members of `flags`, by key."""
@@ -109,9 +128,23 @@ class Answers:
         """Whether any rule may read `$flagd.timestamp`; one that computes what it reads may."""
         if self._timed is None or self._timed[0] is not replica.evaluator:
             snapshot = replica.snapshot
-            text = encode([[flag.definition.get("targeting") for flag in snapshot.flags.values()], snapshot.evaluators])
-            self._timed = (replica.evaluator, any(mark in text for mark in CLOCK))
+            self._clocked = {key: kept for key, kept in self._clocked.items() if key in snapshot.flags}
+            may = _may_read_clock(snapshot.evaluators) or any(
+                map(self._may_read_clock, snapshot.flags, snapshot.flags.values())
+            )
+            self._timed = (replica.evaluator, may)
         return self._timed[1]
+
+    def _may_read_clock(self, key: str, flag: wire.SnapshotFlag) -> bool:
+        kept = self._clocked.get(key)
+        if kept is None or kept[0] is not flag:
+            kept = self._clocked[key] = (flag, _may_read_clock(flag.definition.get("targeting")))
+        return kept[1]
+
+
+def _may_read_clock(rules: Any) -> bool:
+    text = encode(rules)
+    return any(mark in text for mark in CLOCK)
 
 
 def failed(code: str, detail: str, key: str) -> Failure:

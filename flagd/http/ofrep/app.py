@@ -95,6 +95,7 @@ class OfrepApp:
         if failure is not None:
             return answers.whole(replica, 400, encode(failure))
         await self._reach(replica, scope)
+        await answers.prepare(replica, context)
         asked = gate.text_header(scope, b"if-none-match") or ""
         streams = self._events.offered(bearer(scope["headers"]) or "", environment)
         return bulk.answer(replica, answers, principal, context, streams, asked)

@@ -142,11 +142,15 @@ class Evaluator:
             outcome = self._failed(fault)
         return fit(outcome, default, kind)
 
-    def compile(self, keys: Iterable[str] | None = None) -> None:
-        """Compile flags ahead of their first use, for example those that a change brought, off the event loop."""
+    def compile(self, keys: Iterable[str] | None = None, *, without_key: bool = False) -> None:
+        """Compile flags ahead of their first use, for example those that a change brought, off the event loop.
+
+        `without_key`: for `outcome_without_key`.
+        """
+        held, compiled = (self._keyed, self._compiled_with_key) if without_key else (self._served, self._compiled)
         for key in list(self._flags) if keys is None else keys:
-            if key in self._flags and key not in self._served:
-                self._served[key] = self._compiler.compile(key, self._flags[key])
+            if key in self._flags and key not in held:
+                compiled(key)
 
     def _compiled(self, key: str) -> Served:
         flag = self._flags.get(key)
