@@ -31,6 +31,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     otlp_endpoint: str | None = None
     """Where traces and metrics go over OTLP/HTTP; none: nowhere. Also read from `OTEL_EXPORTER_OTLP_ENDPOINT`."""
     public_url: str | None = None
+    """How clients reach this service, where that is not the origin they ask: OFREP's event streams are offered there."""
+    allowed_origins: tuple[str, ...] = ()
+    """Of pages whose browsers may ask OFREP: `https://shop.example`, or `*`."""
     state_dir: Path | None = None
     """Where a replica keeps what it must know after a restart (P5)."""
     database_connections_max: int = 10
@@ -112,6 +115,15 @@ def _path(text: str) -> Path:
     return Path(text).expanduser()
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(",") if part.strip())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and f"{parts.scheme}://{parts.netloc}".lower() != origin:
+            raise ValueError(f"{origin!r} is not an origin, as in https://shop.example, in lower case and without a path")
+    return origins
+
+
 def _log_level(text: str) -> str:
     if text.lower() not in LOG_LEVELS:
         raise ValueError(f"{text!r} is not one of {', '.join(LOG_LEVELS)}")
@@ -130,6 +142,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "otlp_endpoint": _url("http", "https"),
     "public_url": _url("http", "https"),
     "state_dir": _path,
+    "allowed_origins": _origins,
     "database_connections_max": _number(1, 1000),
     "grpc_environment": str,
     "grpc_host": str,

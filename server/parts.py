@@ -100,6 +100,7 @@ class Parts:
     def end_streams(self) -> None:
         """Let go of clients that would hold a stop up."""
         self.streams.stop()
+        self.replicas.end_streams()
 
     async def close(self) -> None:
         """Stop what was started, the last first, and let go of the servers."""

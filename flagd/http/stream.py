@@ -14,9 +14,10 @@ from urllib.parse import parse_qs, unquote
 
 from rescind import wire
 
-from flagd.broadcast import Event, Subscription
+from flagd.broadcast import Event
 from flagd.http import gate
 from flagd.http.gate import Header, Receive, Scope, Send
+from flagd.http.sse import pour, until_gone
 from flagd.instances import TEXT_MAX, Instances
 from flagd.replica import Replica, Replicas
 from flagd.rights import Rights
@@ -26,9 +27,8 @@ from runtime.problem import Problem, send_problem
 from runtime.tokens import Verifier, bearer
 
 SCOPES = ("evaluate", "read")
+
 _PATH = re.compile(r"/v1/environments/([^/]+)/(stream|snapshot)/?")
-_NO_CACHE: Header = (b"cache-control", b"no-cache, no-transform")
-_STREAM: list[Header] = [(b"content-type", b"text/event-stream"), _NO_CACHE, (b"x-accel-buffering", b"no")]
 
 
 class StreamApp:
@@ -85,9 +85,10 @@ class StreamApp:
         self._rights.watch(token, subscription)
         if instance:
             self._instances.connect(replica.environment, instance)
-        leaving = asyncio.create_task(_until_gone(receive, subscription), name="flagd.stream.leaving")
+        leaving = asyncio.create_task(until_gone(receive, subscription), name="flagd.stream.leaving")
+        followed = _Followed(replica)
         try:
-            await _write(replica, subscription, gate.text_header(scope, b"last-event-id"), send)
+            await pour(subscription, followed.first(gate.text_header(scope, b"last-event-id")), followed.frame_of, send)
         finally:
             leaving.cancel()
             replica.leave(subscription)
@@ -96,27 +97,24 @@ class StreamApp:
                 self._instances.disconnect(replica.environment, instance)
 
 
-async def _write(replica: Replica, subscription: Subscription, last_id: str | None, send: Send) -> None:
-    """Everything a stream is sent, until it ends; one that is too slow to take it is cut off where it stands."""
-    writer = asyncio.current_task()
-    assert writer is not None
-    subscription.on_slow = writer.cancel
-    sent = replica.revision
-    first = replica.heartbeat if last_id == str(sent) else replica.event
-    try:
-        await send({"type": "http.response.start", "status": 200, "headers": _STREAM})
-        await send({"type": "http.response.body", "body": first.frame, "more_body": True})
-        async for event in subscription:
-            following = due(event, sent, replica)
-            if following is not None:
-                sent = following.revision
-                await send({"type": "http.response.body", "body": following.frame, "more_body": True})
-    except asyncio.CancelledError:
-        if not subscription.was_slow:
-            raise
-        writer.uncancel()
-    else:
-        await send({"type": "http.response.body", "body": b""})
+class _Followed:
+    """What one stream is sent, event by event."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._sent = replica.revision
+
+    def first(self, last_id: str | None) -> bytes:
+        """At the beginning."""
+        return (self._replica.heartbeat if last_id == str(self._sent) else self._replica.event).frame
+
+    def frame_of(self, event: Event) -> bytes | None:
+        """After an event of the replica."""
+        following = due(event, self._sent, self._replica)
+        if following is None:
+            return None
+        self._sent = following.revision
+        return following.frame
 
 
 def due(event: Event, sent: wire.Revision, replica: Replica) -> Event | None:
@@ -126,12 +124,6 @@ def due(event: Event, sent: wire.Revision, replica: Replica) -> Event | None:
     if event.revision <= sent:
         return None
     return event if event.previous in (None, sent) else replica.event
-
-
-async def _until_gone(receive: Receive, subscription: Subscription) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    subscription.close()
 
 
 def _instance(scope: Scope) -> str:

@@ -16,7 +16,7 @@ from rescind import wire
 
 from flagd.core.changes import Archive, Operation, Put
 from flagd.http import routes
-from flagd.http.ofrep import OfrepApp
+from flagd.http.ofrep import EventStreams, OfrepApp
 from flagd.http.stream import StreamApp
 from flagd.imports import Imports
 from flagd.instances import Instances
@@ -63,6 +63,7 @@ class World:
         self.instances = Instances(pg)
         self.verifier = Verifier(pg)
         self.streams = StreamApp(self.replicas, self.verifier, self.instances)
+        self.events = EventStreams(self.replicas, self.verifier, self.clock)
         self.acknowledged: list[wire.InstanceBeat] = []
 
     async def _on_created(self, connection: Connection, environment: str, flags: Sequence[tuple[str, str]]) -> None:
@@ -104,7 +105,7 @@ class World:
 
     def app(self) -> Any:
         """The wing as one ASGI application: the two bare ones in front."""
-        ofrep = OfrepApp(self.replicas, self.verifier)
+        ofrep = OfrepApp(self.replicas, self.verifier, self.events)
         router = routes.build(
             service=self.service,
             replicas=self.replicas,

@@ -94,3 +94,14 @@ def test_a_certificate_and_its_key_come_together(given: list[str], missing: list
     assert caught.value.faults == tuple(
         f"RESCIND_GRPC_TLS_{name} is not set: a certificate and its key come together" for name in missing
     )
+
+
+def test_origins_are_a_list_of_origins():
+    def read(text: str) -> tuple[str, ...]:
+        return Settings.from_environment({**GOOD, "RESCIND_ALLOWED_ORIGINS": text}).allowed_origins
+
+    assert read("https://a.example, http://b.example:8080") == ("https://a.example", "http://b.example:8080")
+    assert (read("*"), read("")) == (("*",), ())
+    for wrong in ("https://a.example/", "a.example", "https://A.example", "https://a.example/path"):
+        with pytest.raises(SettingsError):
+            read(wrong)

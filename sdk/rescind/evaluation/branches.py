@@ -11,7 +11,17 @@ from typing import Any, Final, Protocol
 
 from mmh3 import mmh3_32_uintdigest
 
-from rescind.evaluation.bucketing import TEXT_HEADS, default_seat, fractional, prefix, seat, thresholds, weight_of
+from rescind.evaluation.bucketing import (
+    TEXT_HEADS,
+    default_seat,
+    fractional,
+    prefix,
+    required_fractional,
+    required_seat,
+    seat,
+    thresholds,
+    weight_of,
+)
 from rescind.evaluation.expressions import HANDLERS as EXPRESSIONS
 from rescind.evaluation.expressions import attribute, single_name
 from rescind.evaluation.frame import Frame, Handler, Scope, arguments_of, is_rule
@@ -173,11 +183,12 @@ def _default_place(frame: Frame, scope: Scope) -> str:
     bind = frame.source.bind
     first, again = frame.source.once(_key(frame, scope))
     start, generation = _start(frame, scope), bind(frame.generation)
+    seated = bind(required_seat if frame.needs_key else default_seat)
     if frame.generation != "v3":
-        return f"{bind(default_seat)}({start}, {first}, {generation})"
+        return f"{seated}({start}, {first}, {generation})"
     is_short = f"{first}.__class__ is {bind(str)} and {again}.isascii() and {bind(0)} < {bind(len)}({again}) < {bind(256)}"
     encoded = f"{start} + {bind(TEXT_HEADS)}[{bind(len)}({again})] + {again}.encode()"
-    return f"{bind(mmh3_32_uintdigest)}({encoded}) if {is_short} else {bind(default_seat)}({start}, {again}, {generation})"
+    return f"{bind(mmh3_32_uintdigest)}({encoded}) if {is_short} else {seated}({start}, {again}, {generation})"
 
 
 def _operator_call(frame: Frame, texts: list[str], scope: Scope) -> Code:
@@ -185,7 +196,8 @@ def _operator_call(frame: Frame, texts: list[str], scope: Scope) -> Code:
     entries = "".join(f"{text}, " for text in texts)
     bind = frame.source.bind
     key = _key(frame, scope).text
-    return Code(f"{bind(fractional)}(({entries}), {_start(frame, scope)}, {key}, {bind(frame.generation)})")
+    called = bind(required_fractional if frame.needs_key else fractional)
+    return Code(f"{called}(({entries}), {_start(frame, scope)}, {key}, {bind(frame.generation)})")
 
 
 def _fractional_value(frame: Frame, arguments: list[Any], scope: Scope) -> Code:

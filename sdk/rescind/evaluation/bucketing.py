@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 
 from mmh3 import mmh3_32_uintdigest
 
+from rescind.evaluation.errors import KeyMissingError
 from rescind.evaluation.limits import ENCODING_DEPTH_MAX, WEIGHT_SUM_MAX
 
 Generation = Literal["v2", "v3"]
@@ -122,6 +123,14 @@ def default_seat(start: bytes, targeting_key: Any, generation: str) -> int | Non
     return mmh3_32_uintdigest(start + (head(_TEXT, len(key)) if generation == "v3" else b"") + key)
 
 
+def required_seat(start: bytes, targeting_key: Any, generation: str) -> int:
+    """`default_seat` where there has to be one. Raises `KeyMissingError`."""
+    place = default_seat(start, targeting_key, generation)
+    if place is None:
+        raise KeyMissingError("it splits by the targeting key, and the context has none")
+    return place
+
+
 def thresholds(weights: Sequence[int]) -> list[int] | None:
     """For each share the hash below which it begins to end: a seat is in the first share whose threshold exceeds it.
 
@@ -175,6 +184,13 @@ def fractional(arguments: Sequence[Any], start: bytes, targeting_key: Any, gener
     if isinstance(arguments[0], list | tuple):
         return split(arguments, default_seat(start, targeting_key, generation))
     return split(arguments[1:], seat(arguments[0], generation))
+
+
+def required_fractional(arguments: Sequence[Any], start: bytes, targeting_key: Any, generation: str) -> Any:
+    """`fractional` where what splits by the targeting key needs one. Raises `KeyMissingError`."""
+    if arguments and isinstance(arguments[0], list | tuple):
+        return split(arguments, required_seat(start, targeting_key, generation))
+    return fractional(arguments, start, targeting_key, generation)
 
 
 def moved(flag_key: str, weights: Sequence[int], targeting_keys: Iterable[str]) -> list[str]:

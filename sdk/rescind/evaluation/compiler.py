@@ -119,12 +119,19 @@ class Compiler:
     """Compiles the flags of one flag set. `timestamp` gives the seconds since 1970 of `$flagd.timestamp`."""
 
     def __init__(
-        self, evaluators: Mapping[str, Any], metadata: Mapping[str, Any], generation: str, timestamp: Callable[[], int]
+        self,
+        evaluators: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        generation: str,
+        timestamp: Callable[[], int],
+        *,
+        needs_key: bool = False,
     ) -> None:
         self._evaluators = evaluators
         self._metadata = metadata
         self._generation = generation
         self._timestamp = timestamp
+        self._needs_key = needs_key
 
     def compile(self, key: str, flag: FlagSpec) -> Served:
         """The function of one flag. Raises nothing but `RecursionError`, when called too near the end of the stack."""
@@ -167,6 +174,7 @@ class Compiler:
 
     def _targeting(self, key: str, targeting: Any, outcomes: Outcomes) -> Served:
         frame = Frame(key, self._evaluators, self._generation, self._timestamp, HANDLERS)
+        frame.needs_key = self._needs_key
         try:
             scope, lines = hoist(frame, targeting)
             branches = Branches(frame, scope, _Variant(outcomes))

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from rescind.evaluation.compiler import Compiler, Served, no_clock
-from rescind.evaluation.errors import EvaluationError
+from rescind.evaluation.errors import EvaluationError, KeyMissingError
 from rescind.evaluation.kills import FlagSpec
 from rescind.evaluation.resolution import ErrorCode, Reason, Resolution, error, fit
 
@@ -30,6 +30,7 @@ class Evaluator:
         "_compiler",
         "_evaluators",
         "_flags",
+        "_keyed",
         "_now",
         "_served",
         "_set_metadata",
@@ -59,6 +60,7 @@ class Evaluator:
         self._evaluators = dict(evaluators or {})
         self._now = now
         self._served: dict[str, Served] = {}
+        self._keyed: dict[str, Served] = {}
         self.metadata = dict(metadata or {})
         self._set_metadata = MappingProxyType(self.metadata)
         self.generation = generation
@@ -68,15 +70,16 @@ class Evaluator:
 
     def updated(self, changed: Mapping[str, FlagSpec], removed: Iterable[str] = (), revision: Any = None) -> Evaluator:
         """The snapshot after a change: this one stays as it is. What did not change stays compiled."""
-        flags, served = dict(self._flags), dict(self._served)
+        flags, served, keyed = dict(self._flags), dict(self._served), dict(self._keyed)
         flags.update(changed)
-        for key in removed:
+        gone = set(removed)
+        for key in gone:
             flags.pop(key, None)
+        for key in gone.union(changed):
             served.pop(key, None)
-        for key in changed:
-            served.pop(key, None)
+            keyed.pop(key, None)
         following = Evaluator({}, self._evaluators, self.metadata, self.generation, self.environment, revision, now=self._now)
-        following._flags, following._served = flags, served
+        following._flags, following._served, following._keyed = flags, served, keyed
         return following
 
     @property
@@ -118,6 +121,18 @@ class Evaluator:
         except Exception as fault:
             return self._failed(fault)
 
+    def outcome_without_key(self, key: str, context: Mapping[str, Any]) -> Resolution:
+        """`outcome` for a context without a targeting key, to a caller who wants to know where a rule needed one.
+
+        There it is an error, TARGETING_KEY_MISSING; `evaluate` has the split give null instead, as flagd's providers do.
+        """
+        try:
+            return (self._keyed.get(key) or self._compiled_with_key(key))(context)
+        except KeyMissingError as fault:
+            return error(ErrorCode.TARGETING_KEY_MISSING, f"the rule needs a targeting key: {fault}", self._set_metadata)
+        except Exception as fault:
+            return self._failed(fault)
+
     def off(self, key: str, default: Any, kind: str = "any", reason: Reason = Reason.STALE) -> Resolution:
         """The flag's off variant without an evaluation, for whoever must not trust this snapshot (P3). Never raises."""
         try:
@@ -127,17 +142,29 @@ class Evaluator:
             outcome = self._failed(fault)
         return fit(outcome, default, kind)
 
-    def compile(self, keys: Iterable[str] | None = None) -> None:
-        """Compile flags ahead of their first use, for example those that a change brought, off the event loop."""
+    def compile(self, keys: Iterable[str] | None = None, *, without_key: bool = False) -> None:
+        """Compile flags ahead of their first use, for example those that a change brought, off the event loop.
+
+        `without_key`: for `outcome_without_key`.
+        """
+        held, compiled = (self._keyed, self._compiled_with_key) if without_key else (self._served, self._compiled)
         for key in list(self._flags) if keys is None else keys:
-            if key in self._flags and key not in self._served:
-                self._served[key] = self._compiler.compile(key, self._flags[key])
+            if key in self._flags and key not in held:
+                compiled(key)
 
     def _compiled(self, key: str) -> Served:
         flag = self._flags.get(key)
         if flag is None:
             return lambda _: self._not_found()
         served = self._served[key] = self._compiler.compile(key, flag)
+        return served
+
+    def _compiled_with_key(self, key: str) -> Served:
+        flag = self._flags.get(key)
+        if flag is None:
+            return lambda _: self._not_found()
+        compiler = Compiler(self._evaluators, self.metadata, self.generation, self._now or no_clock, needs_key=True)
+        served = self._keyed[key] = compiler.compile(key, flag)
         return served
 
     def _not_found(self) -> Resolution:
