@@ -163,19 +163,21 @@ class FlagService:
         async with self._pg.connection() as connection:
             return await store.get_flag(connection, environment, key) is not None
 
-    async def checker(self, environment: str) -> documents.Check:
-        """The check of a definition, which may refer to the environment's shared evaluators."""
-        known = (await self._replicas.get(environment)).snapshot.evaluators
+    async def checker(self, environment: str, operations: object = None) -> documents.Check:
+        """The check of a definition, which may refer to the environment's segments, and to those that `operations`, a change
+        list as it was written, brings along."""
+        known = {**(await self._replicas.get(environment)).snapshot.evaluators, **changes.shared_in(operations)}
         return lambda definition: _faults_of(definition, known)
 
     async def _check(self, environment: str, operations: Sequence[changes.Operation], pointers: Sequence[str]) -> None:
         """Look at every definition once more, for those who call from within. Raises 422 with all faults."""
-        checked = await self.checker(environment)
+        known = dict((await self._replicas.get(environment)).snapshot.evaluators)
+        known.update({one.name: one.rule for one in operations if isinstance(one, changes.PutSegment)})
         faults = [
             fault
             for operation, at in zip(operations, pointers, strict=True)
             if isinstance(operation, changes.Put)
-            for fault in documents.flag_faults(operation.flag, at, checked)
+            for fault in documents.flag_faults(operation.flag, at, lambda definition: _faults_of(definition, known))
         ]
         if faults:
             raise refused(faults)

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 from rescind import wire
 
-from flagd import store
+from flagd import store, surroundings
 from flagd.core import changes, flagset
 from flagd.errors import flag_changed, in_recovery, refused, revision_mismatch, unknown_environment, unknown_flag
 from runtime import audit
@@ -29,8 +29,9 @@ class Judged(Struct, frozen=True, kw_only=True):
     locked: store.Locked
     held: Mapping[str, changes.HeldFlag]
     plan: changes.Plan
-    document: flagset.FlagSet | None = None
-    """The flagd document that the change comes from."""
+    evaluators: dict[str, Any]
+    metadata: dict[str, Any]
+    """What stands beside the flags after the change."""
 
 
 async def judge(
@@ -50,13 +51,20 @@ async def judge(
     for key, expected in (expected_flags or {}).items():
         if key not in held or held[key].changed != expected:
             raise flag_changed(key, expected, held[key].changed if key in held else None)
-    plan, faults = changes.plan(
-        operations if document is None else flagset.keep(operations, held),
-        held,
-        pointers or changes.pointers_of(operations),
-    )
+    pointers = pointers or changes.pointers_of(operations)
+    kept = operations if document is None else flagset.keep(operations, held)
+    plan, faults = changes.plan(kept, held, pointers, locked.evaluators)
+    evaluators, metadata = _beside(plan, locked, document)
+    places = surroundings.places_of(operations, pointers)
+    faults += await surroundings.faults(connection, environment, locked, plan, places, evaluators)
     await _refuse(connection, environment, operations, faults if document is None else flagset.relocated(faults))
-    return Judged(locked=locked, held=held, plan=plan if document is None else flagset.moving(plan, held), document=document)
+    return Judged(
+        locked=locked,
+        held=held,
+        plan=plan if document is None else flagset.moving(plan, held),
+        evaluators=evaluators,
+        metadata=metadata,
+    )
 
 
 async def write(
@@ -75,9 +83,9 @@ async def write(
     plan, locked = judged.plan, judged.locked
     revision = await store.advance(connection, environment)
     await store.write_plan(connection, environment, revision, plan)
-    if judged.document is not None:
-        shared = flagset.beside(judged.document, locked.evaluators, locked.metadata)
-        await store.put_document(connection, environment, *shared)
+    await surroundings.index(connection, environment, plan)
+    if (judged.evaluators, judged.metadata) != (locked.evaluators, locked.metadata):
+        await store.put_document(connection, environment, judged.evaluators, judged.metadata)
     if plan.fences:
         await on_created(connection, environment, plan.fences)
     recorded = [*plan.operations(), *beside]
@@ -106,6 +114,14 @@ async def _lock(
     if expected is not None and expected != locked.revision:
         raise revision_mismatch(expected, locked.revision)
     return locked
+
+
+def _beside(
+    plan: changes.Plan, locked: store.Locked, document: flagset.FlagSet | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    if document is None:
+        return plan.evaluators(locked.evaluators), locked.metadata
+    return flagset.beside(document, locked.evaluators, locked.metadata)
 
 
 async def _refuse(
