@@ -10,7 +10,7 @@ from msgspec import Struct
 from rescind import wire
 from rescind.evaluation import check
 
-from flagd import store, writing
+from flagd import store, surroundings, writing
 from flagd.core import changes, documents, flagset
 from flagd.errors import refused, unknown_environment, unknown_flag
 from flagd.replica import Replicas
@@ -26,6 +26,14 @@ class FlagView(Struct, frozen=True, kw_only=True):
 
     stored: store.StoredFlag
     kills: list[store.StandingKill]
+
+
+class Segments(Struct, frozen=True, kw_only=True):
+    """The environment's shared rules, and for each the flags that refer to it."""
+
+    revision: wire.Revision
+    rules: dict[str, Any]
+    flags: dict[str, list[str]]
 
 
 class FlagService:
@@ -139,6 +147,15 @@ class FlagService:
                 raise unknown_environment(environment, await store.heads(connection))
             flags = await store.all_flags(connection, environment)
         return flagset.document_of(flags, head.evaluators, head.metadata)
+
+    async def segments(self, environment: str) -> Segments:
+        """The rules that flags share. Raises `Problem` 404 for an unknown environment."""
+        async with self._pg.connection() as connection:
+            head = await store.environment_document(connection, environment)
+            if head is None:
+                raise unknown_environment(environment, await store.heads(connection))
+            referring = await surroundings.referring_keys(connection, environment)
+        return Segments(revision=head.revision, rules=head.evaluators, flags=referring)
 
     async def flags(self, environment: str, after: str, limit: int) -> list[FlagView]:
         """Flags in service, by key, `after` excluded."""

@@ -132,9 +132,9 @@ async def _refuse(
 ) -> None:
     if not faults:
         return
-    key = changes.key_of(operations[0]) if len(operations) == 1 else None
-    if key is not None and faults[0].code == "unknown_flag":
-        raise unknown_flag(key, await store.flag_keys(connection, environment))
+    match operations:
+        case [changes.Archive(key=key)] if faults[0].code == "unknown_flag":
+            raise unknown_flag(key, await store.flag_keys(connection, environment))
     raise refused(faults)
 
 

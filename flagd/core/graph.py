@@ -103,12 +103,13 @@ class _Judge:
     def flag(self, flag: wire.Flag) -> list[wire.Fault]:
         """The faults of one flag's prerequisites."""
         circle = circle_of(self._flags, flag.key)
-        if circle is not None:
-            return [self._fault(flag, circle[1], "cycle", f"prerequisites run in a circle: {' → '.join(circle)}")]
-        if depth_of(self._flags, flag.key) > CHAIN_MAX:
+        if circle is None and depth_of(self._flags, flag.key) > CHAIN_MAX:
             detail = f"prerequisites of prerequisites are at most {CHAIN_MAX} deep"
             return [self._fault(flag, flag.prerequisites[0].flag, "too_deep", detail)]
-        wrong = [fault for one in flag.prerequisites for fault in self._prerequisite(flag, one)]
+        others = [one for one in flag.prerequisites if circle is None or one.flag != circle[1]]
+        wrong = [fault for one in others for fault in self._prerequisite(flag, one)]
+        if circle is not None:
+            wrong.append(self._fault(flag, circle[1], "cycle", f"prerequisites run in a circle: {' → '.join(circle)}"))
         return wrong or self._size(flag)
 
     def _prerequisite(self, flag: wire.Flag, needed: wire.Prerequisite) -> list[wire.Fault]:

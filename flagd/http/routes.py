@@ -17,6 +17,7 @@ from flagd.http.environments import EnvironmentController
 from flagd.http.flags import LIMIT_MAX, READ, ChangeController, FlagController, KillOperation, KillOperations
 from flagd.http.gate import BODY_MAX, require_any
 from flagd.http.imports import ImportController
+from flagd.http.segments import SegmentController
 from flagd.imports import Imports
 from flagd.instances import Instances, faults_of
 from flagd.replica import Replicas
@@ -54,7 +55,14 @@ def build(
     acknowledged, kill_operations = Acknowledged(on_acknowledged), KillOperations(kill_operation)
     return Router(
         path="/",
-        route_handlers=[EnvironmentController, FlagController, ChangeController, ImportController, InstanceController],
+        route_handlers=[
+            EnvironmentController,
+            FlagController,
+            ChangeController,
+            SegmentController,
+            ImportController,
+            InstanceController,
+        ],
         request_max_body_size=BODY_MAX,
         dependencies={
             "principal": Provide(principal),

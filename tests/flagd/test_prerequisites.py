@@ -36,7 +36,9 @@ constants = st.sampled_from([*VARIANTS, None, True, False, 7])
 splits = st.builds(
     lambda by, shares: {"fractional": [by, *shares]},
     st.sampled_from([BY, {"var": "targetingKey"}, {"var": "region"}]),
-    st.lists(st.builds(lambda name, weight: [name, weight], st.sampled_from(["on", "off", "true"]), st.integers(0, 5)), min_size=1),
+    st.lists(
+        st.builds(lambda name, weight: [name, weight], st.sampled_from(["on", "off", "true"]), st.integers(0, 5)), min_size=1
+    ),
 )
 rules = st.recursive(
     splits
@@ -152,7 +154,9 @@ def test_what_no_rule_can_repeat_is_said_and_serves_nobody(rule: Any) -> None:
     assert served(flags, "a", {"targetingKey": "u"}) == ("off", "0")
 
 
-@pytest.mark.parametrize(("state", "kills", "expected"), [("DISABLED", [], "off"), ("ENABLED", [{}], "off"), ("ENABLED", [], "on")])
+@pytest.mark.parametrize(
+    ("state", "kills", "expected"), [("DISABLED", [], "off"), ("ENABLED", [{}], "off"), ("ENABLED", [], "on")]
+)
 def test_a_prerequisite_that_is_disabled_or_killed_holds_for_nobody(  # P4
     state: str, kills: list[dict[str, Any]], expected: str
 ) -> None:

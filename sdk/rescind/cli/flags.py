@@ -13,6 +13,7 @@ from rescind.cli import rules
 from rescind.cli.options import document_of, reason_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import table_of, text_of
+from rescind.wire import Flag
 
 PAGE = 500
 
@@ -51,11 +52,15 @@ def state_of(row: dict[str, Any]) -> str:
 
 @click.command()
 @click.argument("flag")
+@click.option("--rules", "as_rules", is_flag=True, help="As `rescind set` takes it, its targeting as rules: to be edited.")
 @common
 @pass_session
-def get(session: Session, flag: str) -> None:
+def get(session: Session, flag: str, as_rules: bool) -> None:
     """Show FLAG: its variants, its rules, the kills that stand over it."""
     answer = session.api.request("GET", session.within(f"/flags/{part(flag)}"))
+    if as_rules:
+        session.show_json(document_to_set(answer))
+        return
     if session.json:
         session.show_json(answer)
         return
@@ -65,6 +70,8 @@ def get(session: Session, flag: str) -> None:
     for kill in answer["kills"]:
         scope = ", ".join(f"{name}={text_of(value)}" for name, value in kill["scope"].items()) or "everyone"
         out.print(f"  [red]killed to {escape(kill['off_variant'])} for {escape(scope)}:[/] {escape(kill['reason'])}")
+    for needed in answer.get("prerequisites") or ():
+        out.print(f"  served only where [bold]{escape(needed['flag'])}[/] serves {escape(needed['variant'])}")
     variants = {name: msgspec.json.encode(value).decode() for name, value in definition["variants"].items()}
     rows = [{"variant": name, "value": value, "": _roles(name, answer)} for name, value in variants.items()]
     out.print(table_of(rows, ("variant", "value", "")))
@@ -73,6 +80,15 @@ def get(session: Session, flag: str) -> None:
         out.print(msgspec.json.format(msgspec.json.encode(definition.get("targeting")), indent=2).decode(), markup=False)
     else:
         out.print(rules.table(answer["rules"], definition))
+
+
+def document_to_set(flag: dict[str, Any]) -> dict[str, Any]:
+    """What writes the flag as it is: with `rules` where they can say its targeting, which stays raw where they cannot."""
+    document = {field.name: flag[field.name] for field in msgspec.structs.fields(Flag) if field.name in flag}
+    if flag.get("rules") is None:
+        return document
+    bare = {name: value for name, value in flag["definition"].items() if name != "targeting"}
+    return {**document, "definition": bare, "rules": flag["rules"]}
 
 
 def _roles(name: str, flag: dict[str, Any]) -> str:
@@ -94,7 +110,8 @@ def put(session: Session, document: str, reason: str) -> None:
        "variants": {"on": true, "off": false}, "defaultVariant": "off"},
        "rules": [{"name": "beta countries", "serve": "on",
                   "when": [{"attribute": "country", "operator": "in", "value": ["DE", "AT"]}]},
-                 {"serve": {"split": {"on": 25, "off": 75}, "by": "account"}}]}
+                 {"serve": {"split": {"on": 25, "off": 75}, "by": "account"}}],
+       "prerequisites": [{"flag": "checkout.new-api", "variant": "on"}]}
     """
     flag = document_of(document, what="the flag")
     if not isinstance(flag, dict) or not isinstance(flag.get("key"), str) or not flag["key"]:
