@@ -10,8 +10,8 @@ from msgspec import Struct
 from rescind import wire
 from rescind.evaluation import check
 
-from flagd import store, surroundings, writing
-from flagd.core import changes, documents, flagset
+from flagd import store, store_schedules, surroundings, writing
+from flagd.core import changes, documents, flagset, planned
 from flagd.errors import refused, unknown_environment, unknown_flag
 from flagd.replica import Replicas
 from runtime import audit
@@ -22,10 +22,14 @@ log = logging.getLogger("rescind.flagd.service")
 
 
 class FlagView(Struct, frozen=True, kw_only=True):
-    """A flag as people read it: what was written, and what has become of it."""
+    """A flag as people read it: what was written, what has become of it, and what is to come."""
 
     stored: store.StoredFlag
     kills: list[store.StandingKill]
+    schedules: list[store_schedules.Schedule]
+    """Changes of it that wait, the next first."""
+    rollout: store_schedules.Rollout | None
+    """The last one, running or not."""
 
 
 class Segments(Struct, frozen=True, kw_only=True):
@@ -99,7 +103,7 @@ class FlagService:
                 seen=seen,
                 document=document,
             )
-        await self._tell(environment, revision)
+        await self.tell(environment, revision)
         return revision
 
     async def judge(
@@ -161,10 +165,9 @@ class FlagService:
         """Flags in service, by key, `after` excluded."""
         async with self._pg.connection() as connection:
             rows = await store.list_flags(connection, environment, after, limit)
-            kills = await store.standing_kills(connection, environment, [row.flag.key for row in rows])
             if not rows:
                 await writing.expect_environment(connection, environment)
-        return [FlagView(stored=row, kills=[kill for kill in kills if kill.flag == row.flag.key]) for row in rows]
+            return await _views(connection, environment, rows)
 
     async def flag(self, environment: str, key: str) -> FlagView:
         """One flag. Raises `Problem` 404 with a suggestion; an archived one is not there."""
@@ -173,12 +176,18 @@ class FlagService:
             if row is None or row.archived_at is not None:
                 await writing.expect_environment(connection, environment)
                 raise unknown_flag(key, await store.flag_keys(connection, environment))
-            return FlagView(stored=row, kills=await store.standing_kills(connection, environment, [key]))
+            (view,) = await _views(connection, environment, [row])
+            return view
 
     async def has(self, environment: str, key: str) -> bool:
         """Whether there is such a flag, archived or not."""
         async with self._pg.connection() as connection:
             return await store.get_flag(connection, environment, key) is not None
+
+    async def expect(self, environment: str) -> None:
+        """Raise `Problem` 404 where there is no such environment."""
+        async with self._pg.connection() as connection:
+            await writing.expect_environment(connection, environment)
 
     async def checker(self, environment: str, operations: object = None) -> documents.Check:
         """The check of a definition, which may refer to the environment's segments, and to those that `operations`, a change
@@ -199,13 +208,30 @@ class FlagService:
         if faults:
             raise refused(faults)
 
-    async def _tell(self, environment: str, revision: wire.Revision) -> None:
+    async def tell(self, environment: str, revision: wire.Revision) -> None:
+        """Bring this process's replica up to what was committed; the others hear of it by themselves."""
         try:
             await self._replicas.refresh(environment, revision)
         except Unavailable as error:
             log.warning(
                 "revision %s of %s is committed; replicas will learn of it by themselves: %s", revision, environment, error
             )
+
+
+async def _views(connection: Connection, environment: str, rows: Sequence[store.StoredFlag]) -> list[FlagView]:
+    keys = [row.flag.key for row in rows]
+    kills = await store.standing_kills(connection, environment, keys)
+    waiting = await store_schedules.waiting(connection, environment, keys, planned.WAITING_MAX)
+    rollouts = await store_schedules.latest_rollouts(connection, environment, keys)
+    return [
+        FlagView(
+            stored=row,
+            kills=[kill for kill in kills if kill.flag == row.flag.key],
+            schedules=[schedule for schedule in waiting if row.flag.key in schedule.keys],
+            rollout=rollouts.get(row.flag.key),
+        )
+        for row in rows
+    ]
 
 
 def _faults_of(definition: dict[str, Any], evaluators: dict[str, Any]) -> list[wire.Fault]:

@@ -63,6 +63,12 @@ async def index(connection: Connection, environment: str, plan: changes.Plan) ->
         )
 
 
+async def in_service(connection: Connection, environment: str, keys: Sequence[str]) -> dict[str, wire.Flag]:
+    """The flags of these keys as they are written; archived ones are not among them."""
+    rows = await connection.fetch(_SURROUNDINGS.in_service, environment, list(keys))
+    return {flag.key: flag for flag in (_flag.decode(row["document"]) for row in rows)}
+
+
 async def referring_keys(connection: Connection, environment: str) -> dict[str, list[str]]:
     """For each segment, the flags that refer to it."""
     found: dict[str, list[str]] = {}
@@ -100,8 +106,7 @@ async def _around(
     if not edges and not any(flag.prerequisites for flag in puts.values()):
         return {}
     keys = {key for edge in edges for key in edge} | {one.flag for flag in puts.values() for one in flag.prerequisites}
-    rows = await connection.fetch(_SURROUNDINGS.in_service, environment, sorted(keys - puts.keys() - set(archives)))
-    held = {flag.key: flag for flag in (_flag.decode(row["document"]) for row in rows)}
+    held = await in_service(connection, environment, sorted(keys - puts.keys() - set(archives)))
     return {**held, **{key: flag for key, flag in puts.items() if flag.prerequisites or key in keys}}
 
 

@@ -20,6 +20,9 @@ from runtime.postgres import Connection
 OnCreated = Callable[[Connection, str, Sequence[tuple[str, str]]], Awaitable[None]]
 """Called in the change's own transaction with each (key, off variant) that is new."""
 
+Objections = Callable[[Mapping[str, changes.HeldFlag], Mapping[str, Any]], Sequence[wire.Fault]]
+"""What the caller has against a change, seen the flags and the segments as they are held while it is written."""
+
 AUDIT_ENTRIES_MAX = 50
 
 
@@ -44,6 +47,7 @@ async def judge(
     pointers: Sequence[str] | None = None,
     seen: wire.Revision | None = None,
     document: flagset.FlagSet | None = None,
+    objections: Objections | None = None,
 ) -> Judged:
     """What the operations would write, with the environment and the flags locked. Raises its `Problem`; writes nothing."""
     locked = await _lock(connection, environment, expected_revision, seen)
@@ -54,6 +58,7 @@ async def judge(
     pointers = pointers or changes.pointers_of(operations)
     kept = operations if document is None else flagset.keep(operations, held)
     plan, faults = changes.plan(kept, held, pointers, locked.evaluators)
+    faults += [] if objections is None else objections(held, locked.evaluators)
     evaluators, metadata = _beside(plan, locked, document)
     places = surroundings.places_of(operations, pointers)
     faults += await surroundings.faults(connection, environment, locked, plan, places, evaluators)

@@ -28,8 +28,8 @@ def flags(session: Session, killed: bool) -> None:
     if session.json:
         session.show_json({"flags": found})
         return
-    rows = [{**row, **(row.get("flag") or {}), "state": state_of(row)} for row in found]
-    columns = ("key", "state", "off_variant", "kind", "owner", "services", "reversibility")
+    rows = [{**row, **(row.get("flag") or {}), "state": state_of(row), "to come": coming(row)} for row in found]
+    columns = ("key", "state", "off_variant", "kind", "owner", "services", "reversibility", "to come")
     session.console.print(table_of(rows, columns) if rows else "no flags yet: `rescind set flag.json --reason TEXT` makes one")
 
 
@@ -48,6 +48,21 @@ def state_of(row: dict[str, Any]) -> str:
     """`killed`, or the state of its definition."""
     definition = (row.get("flag") or row).get("definition") or {}
     return "killed" if row.get("killed") else str(definition.get("state", ""))
+
+
+def coming(row: dict[str, Any]) -> str:
+    """What will change the flag by itself: its next scheduled change, its rollout.
+
+    >>> coming({"rollout": {"variant": "on", "percent": 10, "next_at": "soon"}})
+    'on at 10 %, next step soon'
+    """
+    rollout, schedules = row.get("rollout"), list(row.get("schedules") or [])
+    parts = [f"a change at {text_of(schedules[0]['at'])}"] if schedules else []
+    if len(schedules) > 1:
+        parts = [f"{len(schedules)} changes, the first at {text_of(schedules[0]['at'])}"]
+    if rollout:
+        parts.append(f"{rollout['variant']} at {text_of(rollout['percent'])} %, next step {text_of(rollout['next_at'])}")
+    return "; ".join(parts)
 
 
 @click.command()
@@ -70,6 +85,8 @@ def get(session: Session, flag: str, as_rules: bool) -> None:
     for kill in answer["kills"]:
         scope = ", ".join(f"{name}={text_of(value)}" for name, value in kill["scope"].items()) or "everyone"
         out.print(f"  [red]killed to {escape(kill['off_variant'])} for {escape(scope)}:[/] {escape(kill['reason'])}")
+    if coming(answer):
+        out.print(f"  [yellow]to come:[/] {escape(coming(answer))}")
     for needed in answer.get("prerequisites") or ():
         out.print(f"  served only where [bold]{escape(needed['flag'])}[/] serves {escape(needed['variant'])}")
     variants = {name: msgspec.json.encode(value).decode() for name, value in definition["variants"].items()}
