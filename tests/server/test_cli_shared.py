@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import rescind
 
 from tests.server.serving import P, Served, definition
 from tests.server.test_cli import FLAG, Line
@@ -53,16 +54,21 @@ async def test_rules_are_read_in_the_form_in_which_they_are_written(served: Serv
     assert "served only where base serves on" in (await line("get", FLAG)).stdout
 
 
-async def test_a_kill_of_a_prerequisite_holds_for_its_dependents(served: Served) -> None:  # P4
+async def test_a_kill_of_a_prerequisite_holds_for_its_dependents_in_every_client(served: Served) -> None:  # P4, P7, P21
     await served.put_flag("base")
     await served.put_flag(FLAG, prerequisites=[{"flag": "base", "variant": "on"}])
     assert (await served.evaluate(FLAG))["value"] is True
-    killed = await served.kill("base")
+    token = await served.token("evaluate")
+    async with rescind.AsyncClient(service="checkout", url=served.url, token=token) as client:
+        await client.wait_ready()
+        assert client.boolean(FLAG, False) is True
+        killed = await served.kill("base")
 
-    async def off() -> bool:
-        return bool((await served.evaluate(FLAG))["value"] is False)
+        async def off() -> bool:
+            return bool((await served.evaluate(FLAG))["value"] is False)
 
-    await until(off)
+        await until(off)
+        await until(lambda: client.boolean(FLAG, True) is False)
     shown = await served.ok("GET", f"{P}/flags/{FLAG}")
     assert (shown["killed"], shown["revision"]) == (False, "1.2"), "its own state is as it was"
     assert killed["revision"] == "1.3"
@@ -91,7 +97,7 @@ async def test_a_change_is_scheduled_shown_applied_and_cancelled(served: Served,
     await line("schedule", "add", operations, "--in", "0s", "--reason", "now")
 
     async def refused() -> bool:
-        return "there is no flag `nowhere`" in (await line("schedule", "list", "--status", "refused")).stdout
+        return "There is no flag 'nowhere'" in (await line("schedule", "list", "--status", "refused")).stdout
 
     await until(refused)
     for wrong in (("--in", "soon"), (), ("--at", "2026-11-24T09:00:00Z", "--in", "1h")):
