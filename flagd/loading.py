@@ -32,8 +32,6 @@ class _FlagRow(Struct):
     flag: wire.Flag
     epoch: int
     is_archived: bool
-    is_beside: bool
-    """Only there because another depends on it."""
 
 
 class _KillRow(Struct):
@@ -54,15 +52,14 @@ async def load(connection: Connection, environment: str, since: wire.Revision = 
     kills: dict[str, list[wire.Kill]] = {}
     for killed in _kill_rows.decode(row["kills"]):
         kills.setdefault(killed.flag, []).append(killed.kill)
-    rows = _flag_rows.decode(row["flags"])
+    moved, beside = _flag_rows.decode(row["flags"]), _flag_rows.decode(row["beside"])
     evaluators = _object.decode(row["evaluators"])
     written = {
         held.flag.key: Written(flag=held.flag, epoch=held.epoch, kills=kills.get(held.flag.key, []))
-        for held in rows
+        for held in [*moved, *beside]
         if not held.is_archived
     }
     derivation = Derivation(written, evaluators, row["bucketing"])
-    moved = [held for held in rows if not held.is_beside]
     return Loaded(
         revision=wire.Revision(row["generation"], row["revision"]),
         evaluators=evaluators,

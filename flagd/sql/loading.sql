@@ -2,7 +2,7 @@
 
 -- name: load_since
 -- An environment with what changed in it after a revision; after (-1, -1) is everything. Whoever depends on a flag that
--- changed has changed with it, and comes with all that it depends on: of those `is_beside` are only there to be read.
+-- changed has changed with it; what they depend on comes `beside`.
 WITH RECURSIVE changed AS (
     SELECT f.key FROM flagd.flags AS f
     WHERE f.environment = $1 AND (f.changed_generation, f.changed_revision) > ($2::bigint, $3::bigint)
@@ -19,13 +19,20 @@ WITH RECURSIVE changed AS (
 SELECT e.generation, e.revision, e.bucketing, e.evaluators::text AS evaluators, e.metadata::text AS metadata,
     (
         SELECT coalesce(json_agg(json_build_object(
-            'flag', f.document, 'epoch', f.epoch, 'is_archived', f.archived_at IS NOT NULL, 'is_beside', m.key IS NULL
+            'flag', f.document, 'epoch', f.epoch, 'is_archived', f.archived_at IS NOT NULL
         )), '[]')::text
-        FROM needed AS n
-        INNER JOIN flagd.flags AS f ON f.environment = e.name AND f.key = n.key
-        LEFT JOIN moved AS m ON m.key = n.key
-        WHERE $2::bigint >= 0 OR f.archived_at IS NULL
+        FROM flagd.flags AS f
+        WHERE f.environment = e.name AND f.key = ANY(ARRAY(SELECT m.key FROM moved AS m))
+            AND ($2::bigint >= 0 OR f.archived_at IS NULL)
     ) AS flags,
+    (
+        SELECT coalesce(json_agg(json_build_object(
+            'flag', f.document, 'epoch', f.epoch, 'is_archived', f.archived_at IS NOT NULL
+        )), '[]')::text
+        FROM flagd.flags AS f
+        WHERE f.environment = e.name AND f.key = ANY(ARRAY(SELECT n.key FROM needed AS n EXCEPT SELECT m.key FROM moved AS m))
+            AND f.archived_at IS NULL
+    ) AS beside,
     (
         SELECT coalesce(json_agg(json_build_object(
             'flag', k.flag, 'kill', json_build_object(
