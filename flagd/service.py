@@ -87,8 +87,7 @@ class FlagService:
         faults, by default `/operations/<i>`; `document` is the flagd document that the operations come from.
         """
         pointers = pointers or changes.pointers_of(operations)
-        if document is None:
-            await self._check(environment, operations, pointers)
+        checked = document.evaluators if document is not None else await self._check(environment, operations, pointers)
         seen = await self._replicas.seen(environment)
         async with self._pg.transaction() as connection:
             revision = await self.write(
@@ -102,6 +101,7 @@ class FlagService:
                 pointers=pointers,
                 seen=seen,
                 document=document,
+                checked=checked,
             )
         await self.tell(environment, revision)
         return revision
@@ -195,8 +195,13 @@ class FlagService:
         known = {**(await self._replicas.get(environment)).snapshot.evaluators, **changes.shared_in(operations)}
         return lambda definition: _faults_of(definition, known)
 
-    async def _check(self, environment: str, operations: Sequence[changes.Operation], pointers: Sequence[str]) -> None:
-        """Look at every definition once more, for those who call from within. Raises 422 with all faults."""
+    async def _check(
+        self, environment: str, operations: Sequence[changes.Operation], pointers: Sequence[str]
+    ) -> dict[str, Any]:
+        """Look at every definition once more, for those who call from within. Raises 422 with all faults.
+
+        Answers the segments that they were checked with.
+        """
         known = dict((await self._replicas.get(environment)).snapshot.evaluators)
         known.update({one.name: one.rule for one in operations if isinstance(one, changes.PutSegment)})
         faults = [
@@ -207,6 +212,7 @@ class FlagService:
         ]
         if faults:
             raise refused(faults)
+        return known
 
     async def tell(self, environment: str, revision: wire.Revision) -> None:
         """Bring this process's replica up to what was committed; the others hear of it by themselves."""

@@ -29,8 +29,9 @@ async def faults(
     plan: changes.Plan,
     places: Mapping[str, str],
     evaluators: dict[str, Any],
+    checked: dict[str, Any] | None,
 ) -> list[wire.Fault]:
-    """Everything that the change would break around it.
+    """Everything that the change would break around it. `checked` are the shared rules that its flags were checked with.
 
     `places` says where each flag and, as `$<name>`, each segment of the change was written; `evaluators` are the shared rules
     after it.
@@ -38,7 +39,7 @@ async def faults(
     puts = {flag.key: flag for flag in plan.puts}
     is_moved = evaluators != locked.evaluators
     referring = await _referring(connection, environment, {*puts, *plan.archives}) if is_moved else {}
-    found = _rechecked(puts, evaluators, places)
+    found = [] if checked == evaluators else _rechecked(puts, evaluators, places)
     if is_moved:
         definitions = {key: flag.definition for key, flag in referring.items()}
         segment_places = {name[1:]: place for name, place in places.items() if name.startswith("$")}

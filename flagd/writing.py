@@ -48,8 +48,12 @@ async def judge(
     seen: wire.Revision | None = None,
     document: flagset.FlagSet | None = None,
     objections: Objections | None = None,
+    checked: dict[str, Any] | None = None,
 ) -> Judged:
-    """What the operations would write, with the environment and the flags locked. Raises its `Problem`; writes nothing."""
+    """What the operations would write, with the environment and the flags locked. Raises its `Problem`; writes nothing.
+
+    `checked` are the segments that the flags were checked with: where they are others by now, they are checked again.
+    """
     locked = await _lock(connection, environment, expected_revision, seen)
     held = await store.lock_flags(connection, environment, changes.keys_of(operations))
     for key, expected in (expected_flags or {}).items():
@@ -61,7 +65,7 @@ async def judge(
     faults += [] if objections is None else objections(held, locked.evaluators)
     evaluators, metadata = _beside(plan, locked, document)
     places = surroundings.places_of(operations, pointers)
-    faults += await surroundings.faults(connection, environment, locked, plan, places, evaluators)
+    faults += await surroundings.faults(connection, environment, locked, plan, places, evaluators, checked)
     await _refuse(connection, environment, operations, faults if document is None else flagset.relocated(faults))
     return Judged(
         locked=locked,

@@ -77,12 +77,10 @@ def broken(
             continue
         gone = [name for name in named if name not in after]
         found += [_fault(places.get(name, ""), "in_use", f"flag `{key}` refers to segment `{name}`") for name in gone]
-        if not gone:
-            old = {(fault.pointer, fault.code) for fault in check(definition, evaluators=before)}
-            new = [fault for fault in check(definition, evaluators=after) if (fault.pointer, fault.code) not in old]
-            found += [
-                _fault(places.get(named[0], ""), str(one.code), f"flag `{key}`{one.pointer}: {one.detail}") for one in new
-            ]
+        now = [] if gone else check(definition, evaluators=after)
+        old = {(fault.pointer, fault.code) for fault in check(definition, evaluators=before)} if now else set()
+        new = [fault for fault in now if (fault.pointer, fault.code) not in old]
+        found += [_fault(places.get(named[0], ""), str(one.code), f"flag `{key}`{one.pointer}: {one.detail}") for one in new]
     return found[:FAULTS_MAX]
 
 
