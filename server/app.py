@@ -144,6 +144,7 @@ def flag_router(parts: Parts) -> Router:
     return flag_routes.build(
         service=parts.flags, replicas=parts.replicas, instances=parts.instances, verifier=parts.verifier,
         on_acknowledged=parts.acknowledged, kill_operation=parts.changes.carry_out, imports=parts.imports,
+        schedules=parts.schedules, rollouts=parts.rollouts,
     )  # fmt: skip
 
 

@@ -21,9 +21,12 @@ from flagd.http.stream import StreamApp
 from flagd.imports import Imports
 from flagd.instances import Instances
 from flagd.replica import Replicas
+from flagd.rollouts import Rollouts
+from flagd.scheduler import Scheduler
+from flagd.schedules import Schedules
 from flagd.service import FlagService
 from runtime import tokens
-from runtime.clock import Clock
+from runtime.clock import Clock, Entropy
 from runtime.postgres import Connection, Postgres
 from runtime.problem import litestar_handlers
 from runtime.redis import Redis
@@ -60,6 +63,9 @@ class World:
         self.replicas = Replicas(pg, self.redis, self.clock)
         self.fenced: list[tuple[str, str]] = []
         self.service = FlagService(pg, self.replicas, self._on_created)
+        self.schedules = Schedules(pg, self.replicas, self.service, Entropy())
+        self.rollouts = Rollouts(pg, self.replicas, self.service, Entropy())
+        self.scheduler = Scheduler(self.schedules, self.rollouts, self.clock)
         self.instances = Instances(pg)
         self.verifier = Verifier(pg)
         self.streams = StreamApp(self.replicas, self.verifier, self.instances)
@@ -113,6 +119,8 @@ class World:
             verifier=self.verifier,
             on_acknowledged=self._on_acknowledged,
             imports=Imports(self.pg, self.replicas, self.service),
+            schedules=self.schedules,
+            rollouts=self.rollouts,
         )
         framework = Litestar(route_handlers=[router], exception_handlers=litestar_handlers)
 
