@@ -5,6 +5,7 @@ Problem (runtime.problem)
 ├── 404 unknown_schedule, no_rollout
 ├── 409 already_ended, rollout_running        what is asked for is over, or not over yet
 ├── 409 revision_mismatch                     someone else changed the environment first
+├── 409 overtaken                             kills came in between, again and again
 ├── 412 flag_changed                          someone else changed the flag first
 ├── 409 key_was_used, killed, in_use          the change contradicts what is held
 ├── 409 environment_in_recovery               PostgreSQL is older than what was seen (P2)
@@ -27,6 +28,7 @@ class Code(StrEnum):
     UNKNOWN_ENVIRONMENT = "unknown_environment"
     UNKNOWN_FLAG = "unknown_flag"
     REVISION_MISMATCH = "revision_mismatch"
+    OVERTAKEN = "overtaken"
     FLAG_CHANGED = "flag_changed"
     KEY_WAS_USED = "key_was_used"
     KILLED = "killed"
@@ -118,6 +120,17 @@ def revision_mismatch(expected: wire.Revision, held: wire.Revision) -> Problem:
         "The environment has changed",
         f"The change was made for revision {expected}; the environment is at {held}.",
         next_step="Read the flags again, and repeat the change for the new revision.",
+    )
+
+
+def overtaken(environment: str) -> Problem:
+    """409: whenever the change had been judged, a kill or a lift had come first."""
+    return Problem(
+        409,
+        Code.OVERTAKEN,
+        "Kills came first",
+        f"Flags of environment {environment} are being killed or lifted one after another, and no edit holds those up.",
+        next_step="Repeat the change as it is in a moment.",
     )
 
 

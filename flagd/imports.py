@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 from rescind import wire
 
 from flagd.core import changes, difference, flagset, plain
+from flagd.judging import Judged
 from flagd.replica import Replicas
 from flagd.service import FlagService
 from runtime.postgres import Postgres
@@ -27,7 +31,7 @@ class Imports:
         """What `apply` would change now. Judged as a change is: raises its `Problem`, and writes nothing."""
         seen = await self._replicas.seen(environment)
         operations = [changes.Put(flag=flag) for flag in document.flags]
-        async with self._pg.transaction() as connection:
+        async with self._flags.transaction() as connection:
             judged = await self._flags.judge(
                 connection,
                 environment,
@@ -38,16 +42,7 @@ class Imports:
                 document=document,
             )
             keys = [row["key"] for row in await connection.fetch(QUERIES.keys_in_service, environment)]
-        locked, held = judged.locked, {key: one.flag for key, one in judged.held.items()}
-        kept = [operation.flag for operation in flagset.keep(operations, judged.held) if isinstance(operation, changes.Put)]
-        return difference.difference(
-            kept,
-            held,
-            keys,
-            revision=str(locked.revision),
-            evaluators=(locked.evaluators, judged.evaluators),
-            metadata=(locked.metadata, judged.metadata),
-        )
+        return await asyncio.to_thread(_shown, operations, judged, keys)
 
     async def apply(
         self,
@@ -76,3 +71,16 @@ class Imports:
             return await self._flags.export_document(environment)
         await self._replicas.refresh(environment)
         return plain.plain_document((await self._replicas.get(environment)).snapshot)
+
+
+def _shown(operations: Sequence[changes.Operation], judged: Judged, keys: Sequence[str]) -> difference.Difference:
+    head, held = judged.head, {key: one.flag for key, one in judged.held.items()}
+    kept = [operation.flag for operation in flagset.keep(operations, judged.held) if isinstance(operation, changes.Put)]
+    return difference.difference(
+        kept,
+        held,
+        keys,
+        revision=str(head.revision),
+        evaluators=(head.evaluators, judged.evaluators),
+        metadata=(head.metadata, judged.metadata),
+    )

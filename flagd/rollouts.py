@@ -56,7 +56,7 @@ class Rollouts:
         """Take the first step now, the others each `every_seconds` later. Raises `Problem` 404, 409, 422."""
         await self._checked(environment, key)
         seen = await self._replicas.seen(environment)
-        async with self._pg.transaction() as connection:
+        async with self._flags.transaction() as connection:
             if await store_schedules.running(connection, environment, key) is not None:
                 raise rollout_running(key)
             held = await _held(connection, environment, key)
@@ -114,7 +114,11 @@ class Rollouts:
                 async with savepoint(connection):
                     revision = await self._due(connection, due, row)
             except Problem as problem:
-                if problem.code not in (Code.IN_RECOVERY, Code.FLAG_CHANGED):  # those look different in a later pass
+                if problem.code not in (
+                    Code.IN_RECOVERY,
+                    Code.FLAG_CHANGED,
+                    Code.OVERTAKEN,
+                ):  # those look different in a later pass
                     await self._stop(connection, due, "refused", faults_of(problem))
                 return due.id
             except (Unavailable, OutcomeUnknown):

@@ -16,7 +16,7 @@ from uuid import UUID
 from rescind import wire
 
 from flagd import store, store_schedules, surroundings
-from flagd.core import changes, planned
+from flagd.core import around, changes, planned
 from flagd.errors import Code, already_ended, refused, unknown_environment, unknown_schedule
 from flagd.replica import Replicas
 from flagd.service import FlagService
@@ -111,7 +111,7 @@ class Schedules:
                 async with savepoint(connection):
                     revision = await self._carry_out(connection, due)
             except Problem as problem:
-                if problem.code == Code.IN_RECOVERY:
+                if problem.code in (Code.IN_RECOVERY, Code.OVERTAKEN):
                     return due
                 return await _refused(connection, due, problem)
             except (Unavailable, OutcomeUnknown):
@@ -131,7 +131,7 @@ class Schedules:
         operations, faults = changes.read_operations(due.operations, checker)
         if faults:
             raise refused(faults)
-        places = surroundings.places_of(operations, changes.pointers_of(operations))
+        places = around.places_of(operations, changes.pointers_of(operations))
         return await self._flags.write(
             connection,
             due.environment,

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 from rescind import wire
 from rescind.evaluation import check
 
-from flagd import store, store_schedules, surroundings, writing
+from flagd import judging, store, store_schedules, surroundings, writing
 from flagd.core import changes, documents, flagset, planned
 from flagd.errors import refused, unknown_environment, unknown_flag
 from flagd.replica import Replicas
 from runtime import audit
 from runtime.errors import Unavailable
 from runtime.postgres import Connection, Postgres
+
+EDITS_MAX = 4
+"""At once in this process."""
 
 log = logging.getLogger("rescind.flagd.service")
 
@@ -47,6 +52,7 @@ class FlagService:
         self._pg = pg
         self._replicas = replicas
         self._on_created = on_created
+        self._edits = asyncio.Semaphore(EDITS_MAX)
 
     async def environments(self) -> list[store.Environment]:
         """Every environment, by name."""
@@ -89,7 +95,7 @@ class FlagService:
         pointers = pointers or changes.pointers_of(operations)
         checked = document.evaluators if document is not None else await self._check(environment, operations, pointers)
         seen = await self._replicas.seen(environment)
-        async with self._pg.transaction() as connection:
+        async with self.transaction() as connection:
             revision = await self.write(
                 connection,
                 environment,
@@ -97,7 +103,7 @@ class FlagService:
                 actor=actor,
                 reason=reason,
                 expected_revision=expected_revision,
-                expected_flags=expected_flags,
+                expected_flags=expected_flags or {},
                 pointers=pointers,
                 seen=seen,
                 document=document,
@@ -106,15 +112,25 @@ class FlagService:
         await self.tell(environment, revision)
         return revision
 
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """For an edit that was asked for: few at a time, since who waits for a turn keeps a connection that a kill may need."""
+        async with self._edits, self._pg.transaction() as connection:
+            yield connection
+
     async def judge(
         self,
         connection: Connection,
         environment: str,
         operations: Sequence[changes.Operation],
+        *,
+        pointers: Sequence[str] | None = None,
         **given: Any,
-    ) -> writing.Judged:
-        """What a change would write, for whoever shows it first; `given` is for `writing.judge`. Writes nothing."""
-        return await writing.judge(connection, environment, operations, **given)
+    ) -> judging.Judged:
+        """What a change would write, for whoever shows it first; `given` is for `judging.Asked`. Writes nothing."""
+        places = pointers or changes.pointers_of(operations)
+        asked = judging.Asked(environment=environment, operations=operations, pointers=places, **given)
+        return await judging.judge(connection, asked)
 
     async def write(
         self,
@@ -130,8 +146,8 @@ class FlagService:
     ) -> wire.Revision:
         """A change inside the caller's transaction, for whoever does more under the same revision: `beside` are the
         operations (`{"op", "key"}`) that the caller carries out itself, `because` is what else the audit entries say, `given`
-        is for `writing.judge`. The caller refreshes the replicas afterwards."""
-        judged = await writing.judge(connection, environment, operations, **given)
+        is for `judge`. The caller refreshes the replicas afterwards."""
+        judged = await self.judge(connection, environment, operations, **given)
         return await writing.write(
             connection,
             environment,
@@ -204,12 +220,7 @@ class FlagService:
         """
         known = dict((await self._replicas.get(environment)).snapshot.evaluators)
         known.update({one.name: one.rule for one in operations if isinstance(one, changes.PutSegment)})
-        faults = [
-            fault
-            for operation, at in zip(operations, pointers, strict=True)
-            if isinstance(operation, changes.Put)
-            for fault in documents.flag_faults(operation.flag, at, lambda definition: _faults_of(definition, known))
-        ]
+        faults = await asyncio.to_thread(_unsound, operations, pointers, known)
         if faults:
             raise refused(faults)
         return known
@@ -237,6 +248,15 @@ async def _views(connection: Connection, environment: str, rows: Sequence[store.
             rollout=rollouts.get(row.flag.key),
         )
         for row in rows
+    ]
+
+
+def _unsound(operations: Sequence[changes.Operation], pointers: Sequence[str], known: dict[str, Any]) -> list[wire.Fault]:
+    return [
+        fault
+        for operation, at in zip(operations, pointers, strict=True)
+        if isinstance(operation, changes.Put)
+        for fault in documents.flag_faults(operation.flag, at, lambda definition: _faults_of(definition, known))
     ]
 
 

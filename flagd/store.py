@@ -5,6 +5,7 @@ Whatever is read as a state is read in one statement, so that no reader sees par
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -32,8 +33,8 @@ class Environment(Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class Locked(Struct, frozen=True, kw_only=True):
-    """An environment whose row this transaction holds: no one else takes a revision meanwhile."""
+class Head(Struct, frozen=True, kw_only=True):
+    """An environment's row: its revision, and what its flagd document has beside the flags."""
 
     revision: wire.Revision
     told: wire.Revision
@@ -96,36 +97,23 @@ async def create_environment(connection: Connection, name: str) -> bool:
     return await connection.fetchval(_FLAGS.create_environment, name) is not None
 
 
-async def lock_environment(connection: Connection, name: str) -> Locked | None:
+async def take_turn(connection: Connection, environment: str) -> None:
+    """Wait until no one else edits the environment, until this transaction ends; kills and lifts do not wait for it."""
+    await connection.execute(_FLAGS.take_turn, environment)
+
+
+async def lock_environment(connection: Connection, name: str) -> Head | None:
     """Take the environment's row, which every revision passes one at a time; None if there is none of that name."""
-    row = await connection.fetchrow(_FLAGS.lock_environment, name)
-    if row is None:
-        return None
-    return Locked(
-        revision=wire.Revision(row["generation"], row["revision"]),
-        told=wire.Revision(row["generation"], row["told_revision"]),
-        evaluators=row["evaluators"],
-        metadata=row["metadata"],
-        bucketing=row["bucketing"],
-    )
+    return _head(await connection.fetchrow(_FLAGS.lock_environment, name))
 
 
-async def lock_flags(connection: Connection, environment: str, keys: Sequence[str]) -> dict[str, HeldFlag]:
+async def held_flags(connection: Connection, environment: str, keys: Sequence[str]) -> dict[str, HeldFlag]:
     """The flags of these keys that exist, archived ones too, with their standing kills."""
-    rows = await connection.fetch(_FLAGS.lock_flags, environment, keys)
+    rows = await connection.fetch(_FLAGS.held_flags, environment, keys)
     kills: dict[str, list[wire.Kill]] = {}
     for kill in await standing_kills(connection, environment, keys):
         kills.setdefault(kill.flag, []).append(kill.overlay())
-    return {
-        row["key"]: HeldFlag(
-            flag=_flag.decode(row["document"]),
-            epoch=row["epoch"],
-            changed=wire.Revision(row["changed_generation"], row["changed_revision"]),
-            is_archived=row["is_archived"],
-            kills=kills.get(row["key"], []),
-        )
-        for row in rows
-    }
+    return await asyncio.to_thread(lambda: {row["key"]: _held(row, kills.get(row["key"], [])) for row in rows})
 
 
 async def standing_kills(connection: Connection, environment: str, keys: Sequence[str] | None = None) -> list[StandingKill]:
@@ -202,18 +190,30 @@ async def flag_keys(connection: Connection, environment: str) -> list[str]:
     return [row["key"] for row in await connection.fetch(_FLAGS.flag_keys, environment)]
 
 
-async def environment_document(connection: Connection, environment: str) -> Locked | None:
-    """The environment's revision and what its flagd document has beside the flags, without taking its row."""
-    row = await connection.fetchrow(_FLAGS.environment_document, environment)
+async def environment_document(connection: Connection, environment: str) -> Head | None:
+    """The environment's row as it is, without taking it; None if there is none of that name."""
+    return _head(await connection.fetchrow(_FLAGS.environment_document, environment))
+
+
+def _head(row: Record | None) -> Head | None:
     if row is None:
         return None
-    revision = wire.Revision(row["generation"], row["revision"])
-    return Locked(
-        revision=revision,
-        told=revision,
+    return Head(
+        revision=wire.Revision(row["generation"], row["revision"]),
+        told=wire.Revision(row["generation"], row["told_revision"]),
         evaluators=row["evaluators"],
         metadata=row["metadata"],
         bucketing=row["bucketing"],
+    )
+
+
+def _held(row: Record, kills: Sequence[wire.Kill]) -> HeldFlag:
+    return HeldFlag(
+        flag=_flag.decode(row["document"]),
+        epoch=row["epoch"],
+        changed=wire.Revision(row["changed_generation"], row["changed_revision"]),
+        is_archived=row["is_archived"],
+        kills=kills,
     )
 
 

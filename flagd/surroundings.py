@@ -1,20 +1,20 @@
-"""What a change means for flags that it does not name: those that depend on its flags, or refer to its segments (P1, P7).
+"""What stands around a change, read from PostgreSQL: who depends on its flags, or refers to its segments (P1, P7).
 
-Looked at inside the change's own transaction, with the environment locked, so that nothing moves meanwhile; bounded by the
-limits of `core.graph` and `core.segments`, for a kill waits as long.
+Read without a lock, before the change takes the environment's row; `judging` sees to it that nothing moved meanwhile.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import msgspec
+from asyncpg import Record
 from rescind import wire
-from rescind.evaluation import check
 
 from flagd import store
-from flagd.core import changes, graph, segments
+from flagd.core import changes, segments
+from flagd.core.around import Around
 from runtime.postgres import Connection
 from runtime.queries import Queries
 
@@ -22,36 +22,17 @@ _SURROUNDINGS = Queries.load("flagd", "surroundings")
 _flag = msgspec.json.Decoder(wire.Flag)
 
 
-async def faults(
-    connection: Connection,
-    environment: str,
-    locked: store.Locked,
-    plan: changes.Plan,
-    places: Mapping[str, str],
-    evaluators: dict[str, Any],
-    checked: dict[str, Any] | None,
-) -> list[wire.Fault]:
-    """Everything that the change would break around it. `checked` are the shared rules that its flags were checked with.
-
-    `places` says where each flag and, as `$<name>`, each segment of the change was written; `evaluators` are the shared rules
-    after it.
-    """
+async def look(
+    connection: Connection, environment: str, head: store.Head, plan: changes.Plan, *, is_shared_moved: bool
+) -> Around:
+    """Every flag that has to hear of the change. `is_shared_moved`: what flags share is not the same after it."""
     puts = {flag.key: flag for flag in plan.puts}
-    is_moved = evaluators != locked.evaluators
-    referring = await _referring(connection, environment, {*puts, *plan.archives}) if is_moved else {}
-    found = [] if checked == evaluators else _rechecked(puts, evaluators, places)
-    if is_moved:
-        definitions = {key: flag.definition for key, flag in referring.items()}
-        segment_places = {name[1:]: place for name, place in places.items() if name.startswith("$")}
-        found += segments.broken(definitions, locked.evaluators, evaluators, segment_places)
-    bucketing = plan.bucketing or locked.bucketing
+    referring = await _referring(connection, environment, {*puts, *plan.archives}) if is_shared_moved else {}
     start = [*puts, *plan.archives, *referring, *(one.flag for flag in puts.values() for one in flag.prerequisites)]
-    if bucketing != locked.bucketing:
+    if plan.bucketing not in (None, head.bucketing):
         start += [row["flag"] for row in await connection.fetch(_SURROUNDINGS.dependent_flags, environment)]
-    flags = await _around(connection, environment, start, puts, plan.archives)
-    changed = {key: place for key, place in places.items() if not key.startswith("$")}
-    elsewhere = next((place for name, place in places.items() if name.startswith("$")), "")
-    return [*found, *graph.faults(flags, changed, evaluators, bucketing, elsewhere)]
+    related = await _related(connection, environment, start, puts, plan.archives)
+    return Around(referring=referring, related=related)
 
 
 async def index(connection: Connection, environment: str, plan: changes.Plan) -> None:
@@ -66,8 +47,7 @@ async def index(connection: Connection, environment: str, plan: changes.Plan) ->
 
 async def in_service(connection: Connection, environment: str, keys: Sequence[str]) -> dict[str, wire.Flag]:
     """The flags of these keys as they are written; archived ones are not among them."""
-    rows = await connection.fetch(_SURROUNDINGS.in_service, environment, list(keys))
-    return {flag.key: flag for flag in (_flag.decode(row["document"]) for row in rows)}
+    return await _flags(await connection.fetch(_SURROUNDINGS.in_service, environment, list(keys)))
 
 
 async def referring_keys(connection: Connection, environment: str) -> dict[str, list[str]]:
@@ -80,22 +60,16 @@ async def referring_keys(connection: Connection, environment: str) -> dict[str, 
 
 
 async def _referring(connection: Connection, environment: str, without: Iterable[str]) -> dict[str, wire.Flag]:
-    rows = await connection.fetch(_SURROUNDINGS.referring, environment)
-    flags = {flag.key: flag for flag in (_flag.decode(row["document"]) for row in rows)}
+    flags = await _flags(await connection.fetch(_SURROUNDINGS.referring, environment))
     return {key: flag for key, flag in flags.items() if key not in without}
 
 
-def _rechecked(puts: Mapping[str, wire.Flag], evaluators: dict[str, Any], places: Mapping[str, str]) -> list[wire.Fault]:
-    """The flags of the change that refer to segments, against the segments as they are now: they were checked before."""
-    return [
-        wire.Fault(pointer=f"{places[key]}/definition{one.pointer}", code=str(one.code), detail=one.detail)
-        for key, flag in puts.items()
-        if segments.references(flag.definition.get("targeting"))
-        for one in check(flag.definition, evaluators=evaluators)
-    ]
+async def _flags(rows: Sequence[Record]) -> dict[str, wire.Flag]:
+    """Read in a thread: there may be thousands, and the loop has others to serve."""
+    return await asyncio.to_thread(lambda: {flag.key: flag for flag in (_flag.decode(row["document"]) for row in rows)})
 
 
-async def _around(
+async def _related(
     connection: Connection,
     environment: str,
     start: Sequence[str],
@@ -109,17 +83,3 @@ async def _around(
     keys = {key for edge in edges for key in edge} | {one.flag for flag in puts.values() for one in flag.prerequisites}
     held = await in_service(connection, environment, sorted(keys - puts.keys() - set(archives)))
     return {**held, **{key: flag for key, flag in puts.items() if flag.prerequisites or key in keys}}
-
-
-def places_of(operations: Sequence[changes.Operation], pointers: Sequence[str]) -> dict[str, str]:
-    """Where each flag, and as `$<name>` each segment, was written."""
-    places: dict[str, str] = {}
-    for operation, at in zip(operations, pointers, strict=True):
-        match operation:
-            case changes.PutSegment(name=name) | changes.DeleteSegment(name=name):
-                places[f"${name}"] = at
-            case changes.SetBucketing():
-                places["$"] = at
-            case _:
-                places[changes.key_of(operation) or ""] = at
-    return places

@@ -13,6 +13,10 @@ SELECT e.generation, e.revision, e.evaluators, e.metadata, e.bucketing, coalesce
 ), 0) AS told_revision
 FROM flagd.environments AS e WHERE e.name = $1 FOR UPDATE;
 
+-- name: take_turn
+-- Of those who edit; kills and lifts take the environment's row alone, and pass.
+SELECT pg_advisory_xact_lock(hashtext('flagd turn'), hashtext($1));
+
 -- name: advance
 UPDATE flagd.environments SET revision = revision + 1 WHERE name = $1 RETURNING generation, revision;
 
@@ -22,10 +26,10 @@ UPDATE flagd.environments SET evaluators = $2, metadata = $3 WHERE name = $1;
 -- name: put_bucketing
 UPDATE flagd.environments SET bucketing = $2 WHERE name = $1;
 
--- name: lock_flags
+-- name: held_flags
 SELECT f.key, f.document::text AS document, f.epoch, f.changed_generation, f.changed_revision,
     f.archived_at IS NOT NULL AS is_archived
-FROM flagd.flags AS f WHERE f.environment = $1 AND f.key = ANY($2::text []) ORDER BY f.key FOR UPDATE;
+FROM flagd.flags AS f WHERE f.environment = $1 AND f.key = ANY($2::text []) ORDER BY f.key;
 
 -- name: standing_kills
 SELECT k.flag, k.rollback_id::text AS rollback_id, k.off_variant, k.closes_epoch, k.generation, k.revision, k.scope,
@@ -70,7 +74,10 @@ FROM flagd.flags AS f WHERE f.environment = $1 AND f.key = $2;
 SELECT f.key FROM flagd.flags AS f WHERE f.environment = $1 AND f.archived_at IS NULL ORDER BY f.key LIMIT 10000;
 
 -- name: environment_document
-SELECT e.generation, e.revision, e.evaluators, e.metadata, e.bucketing FROM flagd.environments AS e WHERE e.name = $1;
+SELECT e.generation, e.revision, e.evaluators, e.metadata, e.bucketing, coalesce((
+    SELECT max(i.revision) FROM flagd.instances AS i WHERE i.environment = e.name AND i.generation = e.generation
+), 0) AS told_revision
+FROM flagd.environments AS e WHERE e.name = $1;
 
 -- name: all_flags
 SELECT f.document::text AS document FROM flagd.flags AS f

@@ -70,7 +70,7 @@ class ChangeLists:
         answers: list[KillAnswer] = []
         flags = [kill.key for kill in kills]
         try:
-            async with self._pg.transaction() as connection:
+            async with self._flags.transaction() as connection:
                 revision = await self._flags.write(
                     connection, environment, operations, actor=actor, reason=reason, expected_revision=expected,
                     beside=[{"op": "kill", "key": kill.key, "scope": kill.request.scope} for kill in kills],
