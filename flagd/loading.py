@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, Final
 
 import msgspec
+from asyncpg import Record
 from msgspec import Struct
 from rescind import wire
 
@@ -13,6 +15,8 @@ from runtime.postgres import Connection
 from runtime.queries import Queries
 
 _LOADING = Queries.load("flagd", "loading")
+LOOP_CHARS_MAX: Final = 128 * 1024
+"""Of JSON that are read on the loop; more are read in a thread, for the loop has kills to answer."""
 _NOTHING = wire.Revision(-1, -1)
 
 
@@ -49,6 +53,12 @@ async def load(connection: Connection, environment: str, since: wire.Revision = 
     row = await connection.fetchrow(_LOADING.load_since, environment, since.generation, since.n)
     if row is None:
         return None
+    if len(row["flags"]) <= LOOP_CHARS_MAX:
+        return _loaded(row)
+    return await asyncio.to_thread(_loaded, row)
+
+
+def _loaded(row: Record) -> Loaded:
     kills: dict[str, list[wire.Kill]] = {}
     for killed in _kill_rows.decode(row["kills"]):
         kills.setdefault(killed.flag, []).append(killed.kill)

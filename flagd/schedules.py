@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from rescind import wire
@@ -33,10 +33,36 @@ log = logging.getLogger("rescind.flagd.schedules")
 survived = counter("rescind.flagd.schedules.errors")
 
 
-class Schedules:
-    """Keeps changes until they are due, and applies them."""
+class ListedKills(Protocol):
+    """Who reads and carries out the kills of change lists, by the one function for it: the roof, where it is there."""
 
-    def __init__(self, pg: Postgres, replicas: Replicas, flags: FlagService, entropy: Entropy) -> None:
+    def faults(self, items: list[Any], reason: str | None) -> list[wire.Fault]:
+        """Everything that is wrong with the kills of a list."""
+
+    def permit(self, environment: str, items: list[Any], principal: Principal) -> None:
+        """Raise `Problem` 403 unless these flags may be killed by this one."""
+
+    async def write(
+        self,
+        connection: Connection,
+        environment: str,
+        items: list[Any],
+        operations: list[changes.Operation],
+        **given: Any,
+    ) -> tuple[wire.Revision, list[str]]:
+        """The list in the caller's transaction: its revision, and the rollbacks of its kills."""
+
+    def told(self, environment: str, revision: wire.Revision) -> None:
+        """Tell of a commit, without waiting."""
+
+
+class Schedules:
+    """Keeps changes until they are due, and applies them. Without `kills` no kill can be scheduled."""
+
+    def __init__(
+        self, pg: Postgres, replicas: Replicas, flags: FlagService, entropy: Entropy, kills: ListedKills | None = None
+    ) -> None:
+        self._kills = kills
         self._pg = pg
         self._replicas = replicas
         self._flags = flags
@@ -45,14 +71,17 @@ class Schedules:
     async def create(
         self,
         environment: str,
-        operations: Sequence[changes.Operation],
+        items: object,
         *,
         at: datetime | None,
         in_seconds: float | None,
         principal: Principal,
         reason: str | None,
+        faults: Sequence[wire.Fault] = (),
     ) -> Schedule:
-        """One that waits for `at`, or for so many seconds from now. Raises `Problem` 404, 422."""
+        """One that waits for `at`, or for so many seconds from now. `items` are operations as people write them, `faults` is
+        what is wrong with all else that was asked. Raises `Problem` 403, 404, 422."""
+        operations = await self._read(environment, items, principal, reason, faults)
         async with self._pg.transaction() as connection:
             head = await store.environment_document(connection, environment)
             if head is None:
@@ -60,11 +89,13 @@ class Schedules:
             instant, seconds = await store_schedules.instant(connection, at, in_seconds)
             waiting = await store_schedules.waiting(connection, environment, None, planned.WAITING_MAX)
             await _refuse(connection, principal, seconds, len(waiting))
-            keys, identity = changes.keys_of(operations), self._entropy.uuid7()
-            flags = await surroundings.in_service(connection, environment, keys)
+            written, identity = changes.keys_of(operations), self._entropy.uuid7()
+            documents = planned.documents_of(operations, items if isinstance(items, list) else [])
+            keys = list(dict.fromkeys([*written, *(str(item["key"]) for item in documents if changes.is_kill(item))]))
+            flags = await surroundings.in_service(connection, environment, written)
             bases = planned.bases_of(operations, flags, head.evaluators, [one.leaves for one in waiting])
             await store_schedules.create_schedule(
-                connection, identity, environment, instant, planned.documents_of(operations), keys, bases,
+                connection, identity, environment, instant, documents, keys, bases,
                 planned.written(operations), reason=reason, actor=principal.name, token_id=principal.id,
             )  # fmt: skip
             made = await store_schedules.get_schedule(connection, environment, identity)
@@ -122,26 +153,47 @@ class Schedules:
                 return due
             ended = await store_schedules.end_schedule(connection, due.id, "applied", revision=revision)
         await self._flags.tell(due.environment, revision)
+        if self._kills is not None and changes.holds_kill(due.operations):
+            self._kills.told(due.environment, revision)
         return ended
 
     async def _carry_out(self, connection: Connection, due: Schedule) -> wire.Revision:
-        if not await tokens.seconds_left(connection, due.token_id):
+        principal = await tokens.principal_of(connection, due.token_id)
+        if principal is None:
             raise revoked(due.actor)
-        checker = await self._flags.checker(due.environment, due.operations)
-        operations, faults = changes.read_operations(due.operations, checker)
-        if faults:
-            raise refused(faults)
-        places = around.places_of(operations, changes.pointers_of(operations))
-        return await self._flags.write(
-            connection,
-            due.environment,
-            operations,
-            actor=due.actor,
-            reason=due.reason,
-            because={"schedule": str(due.id), "scheduled_at": due.created_at.isoformat()},
-            seen=await self._replicas.seen(due.environment),
-            objections=lambda held, evaluators: planned.objections(due.bases, places, held, evaluators),
-        )
+        items = due.operations
+        operations = await self._read(due.environment, items, principal, due.reason)
+        pointers = changes.pointers_of(operations, changes.places_beside_kills(items))
+        places = around.places_of(operations, pointers)
+        given: dict[str, Any] = {
+            "actor": due.actor,
+            "reason": due.reason,
+            "because": {"schedule": str(due.id), "scheduled_at": due.created_at.isoformat()},
+            "seen": await self._replicas.seen(due.environment),
+            "objections": lambda held, evaluators: planned.objections(due.bases, places, held, evaluators),
+        }
+        if self._kills is None or not changes.holds_kill(items):
+            return await self._flags.write(connection, due.environment, operations, pointers=pointers, **given)
+        revision, rollbacks = await self._kills.write(connection, due.environment, items, operations, **given)
+        told = {"revision": str(revision), "rollbacks": rollbacks}
+        await _note(connection, due, "schedule.apply", due.actor, due.reason, told)
+        return revision
+
+    async def _read(
+        self, environment: str, items: object, principal: Principal, reason: str | None, faults: Sequence[wire.Fault] = ()
+    ) -> list[changes.Operation]:
+        """The operations beside the kills. Raises `Problem` for everything that is wrong with the list, or may not be."""
+        listed = items if isinstance(items, list) else []
+        kills = self._kills if changes.holds_kill(listed) else None
+        checker = await self._flags.checker(environment, items)
+        operations, flaws = changes.read_operations(items, checker, with_kills=kills is not None)
+        if kills is not None:
+            flaws += kills.faults(listed, reason)
+        if found := [*faults, *flaws]:
+            raise refused(found)
+        if kills is not None:
+            kills.permit(environment, listed, principal)
+        return operations
 
 
 def revoked(actor: str) -> Problem:

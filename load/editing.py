@@ -3,24 +3,28 @@
     ./run python load/editing.py [FLAGS] [KILLS]
 
 One process edits without pause, through the same server that is asked to kill: nothing, then a segment that every flag refers
-to, then every flag by an import. Kill and lift of one flag by turns; the lift is not in the figure.
+to, then every flag by an import. Kills and lifts of one flag by turns, at instants of chance; lifts are not in the figure.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
+from rescind.errors import ApiError
 from rescind.transport import Api
 from system import ENVIRONMENT, FLAG, Site, percentile, system
 
 SEGMENT = "staff"
 TIMEOUT_SECONDS = 60.0
+PAUSE_SECONDS = 2.0
+"""At most, before each kill and each lift."""
 
 Edit = Callable[[Api, int, int], Any]
 
@@ -50,8 +54,9 @@ def edit(url: str, token: str, how: Edit, flags: int, count: Synchronized[int]) 
     """Edit until the process is ended."""
     api = Api(url, token, ENVIRONMENT)
     for turn in range(1, sys.maxsize):
-        how(api, turn, flags)
-        count.value += 1
+        with suppress(ApiError):  # kills came in between, again and again
+            how(api, turn, flags)
+            count.value += 1
 
 
 @contextmanager
@@ -73,14 +78,16 @@ def editing(site: Site, how: Edit | None, flags: int) -> Iterator[Synchronized[i
         process.join()
 
 
-def kill_seconds(site: Site) -> float:
-    """Kill the flag and lift it again; what the kill took."""
+def kill_seconds(site: Site, chance: random.Random) -> float:
+    """Kill the flag and lift it again, each after a while; what the kill took."""
     path = site.api.within(f"/flags/{FLAG}")
+    time.sleep(chance.random() * PAUSE_SECONDS)
     begun = time.perf_counter()
     killed = site.api.request(
         "POST", f"{path}/kill", json={"reason": "load", "compensate": "none"}, timeout_seconds=TIMEOUT_SECONDS
     )
     took = time.perf_counter() - begun
+    time.sleep(chance.random() * PAUSE_SECONDS)
     lift = {"reason": "load", "kill_count": killed["kill_count"], "force": True}
     site.api.request("POST", f"{path}/lift", json=lift, timeout_seconds=TIMEOUT_SECONDS)
     return took
@@ -93,12 +100,13 @@ def main(flags: int, kills: int) -> None:
         f"{flags:,} flags by an import": edit_flags,
     }
     print(f"{f'kill to fenced, milliseconds, {kills} kills':<48}{'p50':>8}{'p99':>8}{'most':>8}{'edits/s':>9}")
+    chance = random.Random(4711)
     with system() as site:
         edit_flags(site.api, 0, flags)
         for name, how in ways.items():
             with editing(site, how, flags) as count:
                 begun = time.perf_counter()
-                took = [kill_seconds(site) * 1e3 for _ in range(kills)]
+                took = [kill_seconds(site, chance) * 1e3 for _ in range(kills)]
                 rate = count.value / (time.perf_counter() - begun)
             figures = (percentile(took, 0.5), percentile(took, 0.99), max(took))
             print(f"  {name:<46}" + "".join(f"{one:>8.1f}" for one in figures) + f"{rate:>9.2f}", flush=True)

@@ -21,7 +21,19 @@ from runtime.problem import Fault, Problem
 from runtime.queries import Queries
 from runtime.verifier import Verifier
 
-__all__ = ["ADMIN", "Principal", "Token", "Verifier", "bearer", "create", "digest", "listing", "revoke", "seconds_left"]
+__all__ = [
+    "ADMIN",
+    "Principal",
+    "Token",
+    "Verifier",
+    "bearer",
+    "create",
+    "digest",
+    "listing",
+    "principal_of",
+    "revoke",
+    "seconds_left",
+]
 QUERIES = Queries.load("runtime", "tokens")
 SCOPE = re.compile(r"read|evaluate|effects|compensate|admin|(work|define|kill|lift)(:[A-Za-z0-9][A-Za-z0-9._-]{0,254})?")
 
@@ -83,6 +95,14 @@ async def seconds_left(connection: Connection, id: str) -> float:  # noqa: A002 
     if row is None:
         return 0.0
     return math.inf if row["seconds"] is None else float(row["seconds"])
+
+
+async def principal_of(connection: Connection, id: str) -> Principal | None:  # noqa: A002 - the column's name
+    """Return who it is and what they may do now; None for a token that is not good any more."""
+    row = await connection.fetchrow(QUERIES.live_tokens, [id])
+    if row is None:
+        return None
+    return Principal(id=row["id"], name=row["name"], environment=row["environment"], scopes=frozenset(row["scopes"]))
 
 
 async def listing(connection: Connection) -> list[Token]:

@@ -117,10 +117,26 @@ def keys_of(operations: Sequence[Operation]) -> list[str]:
     return [key for operation in operations if (key := key_of(operation)) is not None]
 
 
-def pointers_of(operations: Sequence[Operation]) -> list[str]:
-    """Where the flags of a change list stand in it."""
+def pointers_of(operations: Sequence[Operation], places: Sequence[int] | None = None) -> list[str]:
+    """Where the flags of a change list stand in it; `places` are the operations' own, where others stand between them."""
     below = {Put: "/flag", PutSegment: "/segment"}
-    return [f"/operations/{index}{below.get(type(item), '')}" for index, item in enumerate(operations)]
+    indices = range(len(operations)) if places is None else places
+    return [f"/operations/{index}{below.get(type(item), '')}" for index, item in zip(indices, operations, strict=True)]
+
+
+def is_kill(item: object) -> bool:
+    """Whether an operation, as it was written, is a kill: it is read and carried out by the roof, not by this wing."""
+    return isinstance(item, dict) and item.get("op") == "kill"
+
+
+def holds_kill(items: object) -> bool:
+    """Whether any operation of a list is one."""
+    return isinstance(items, list) and any(is_kill(item) for item in items)
+
+
+def places_beside_kills(items: Sequence[object]) -> list[int]:
+    """Where the operations stand that are no kills."""
+    return [index for index, item in enumerate(items) if not is_kill(item)]
 
 
 def shared_in(items: object) -> dict[str, Any]:
@@ -134,8 +150,13 @@ def shared_in(items: object) -> dict[str, Any]:
     return {name: rule for name, rule in read.items() if rule is not None}
 
 
-def read_operations(items: object, check: documents.Check, at: str = "/operations") -> tuple[list[Operation], list[wire.Fault]]:
-    """The operations of a change list as people write it, and everything that is wrong with it."""
+def read_operations(
+    items: object, check: documents.Check, at: str = "/operations", *, with_kills: bool = False
+) -> tuple[list[Operation], list[wire.Fault]]:
+    """The operations of a change list as people write it, and everything that is wrong with it.
+
+    `with_kills`: someone else reads its kills, and they are passed over.
+    """
     if not isinstance(items, list) or not items:
         return [], [wire.Fault(pointer=at, code="missing", detail="`operations` is a list of at least one operation")]
     if len(items) > documents.OPERATIONS_MAX:
@@ -144,6 +165,8 @@ def read_operations(items: object, check: documents.Check, at: str = "/operation
     operations: list[Operation] = []
     faults: list[wire.Fault] = []
     for index, item in enumerate(items):
+        if with_kills and is_kill(item):
+            continue
         operation, wrong = _read_operation(item, f"{at}/{index}", check)
         faults.extend(wrong)
         if operation is not None:
@@ -203,6 +226,9 @@ def _read_operation(item: object, at: str, check: documents.Check) -> tuple[Oper
             if not isinstance(key, str) or not documents.is_key(key):
                 return None, [*faults, wire.Fault(pointer=f"{at}/key", code="bad_key", detail="`key` names the flag")]
             return Archive(key=key), faults
+        case "lift":
+            detail = "a lift is no part of a change: only a person lifts, and at once (`rescind lift`)"
+            return None, [wire.Fault(pointer=f"{at}/op", code="unknown_operation", detail=detail)]
         case other:
             detail = f"no operation {other!r:.80}: it is one of put, archive, put_segment, delete_segment, kill"
             return None, [wire.Fault(pointer=f"{at}/op", code="unknown_operation", detail=detail)]

@@ -25,22 +25,28 @@ Bases = dict[str, list[str]]
 """What is overwritten, a flag's key or a segment's name behind `$`, to digests of what may stand there."""
 
 
-def documents_of(operations: Sequence[changes.Operation]) -> list[dict[str, Any]]:
-    """The operations as a change list, to be read again when they are due."""
-    done: list[dict[str, Any]] = []
-    for operation in operations:
-        match operation:
-            case changes.Put(flag=flag):
-                done.append({"op": "put", "flag": msgspec.to_builtins(flag)})
-            case changes.Archive(key=key):
-                done.append({"op": "archive", "key": key})
-            case changes.PutSegment(name=name, rule=rule):
-                done.append({"op": "put_segment", "name": name, "segment": {"rule": rule}})
-            case changes.DeleteSegment(name=name):
-                done.append({"op": "delete_segment", "name": name})
-            case _:
-                raise AssertionError(f"not scheduled: {operation}")
+def documents_of(operations: Sequence[changes.Operation], items: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """The operations as a change list, to be read again when they are due; kills of `items`, the list as it was written, as
+    they are there and where they stand."""
+    done = [_document_of(operation) for operation in operations]
+    for index, item in enumerate(items):
+        if changes.is_kill(item):
+            done.insert(index, item)
     return done
+
+
+def _document_of(operation: changes.Operation) -> dict[str, Any]:
+    match operation:
+        case changes.Put(flag=flag):
+            return {"op": "put", "flag": msgspec.to_builtins(flag)}
+        case changes.Archive(key=key):
+            return {"op": "archive", "key": key}
+        case changes.PutSegment(name=name, rule=rule):
+            return {"op": "put_segment", "name": name, "segment": {"rule": rule}}
+        case changes.DeleteSegment(name=name):
+            return {"op": "delete_segment", "name": name}
+        case _:
+            raise AssertionError(f"not scheduled: {operation}")
 
 
 def written(operations: Sequence[changes.Operation]) -> dict[str, str]:

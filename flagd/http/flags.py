@@ -151,7 +151,7 @@ class ChangeController(Controller):
         """All operations under one revision, or none of them."""
         require_any(principal, WRITE, environment)
         body = await read_object(request)
-        if _holds_kill(body):
+        if changes.holds_kill(body.get("operations")):
             if kill_operations.carry_out is None:
                 raise _kill_elsewhere(environment)
             return answer(request, await kill_operations.carry_out(environment, body, principal))
@@ -182,11 +182,6 @@ def _if_match(request: AnyRequest, key: str) -> dict[str, wire.Revision] | None:
         return {key: wire.Revision.parse(asked)}
     except ValueError:
         return {key: wire.Revision()}
-
-
-def _holds_kill(body: dict[str, Any]) -> bool:
-    operations = body.get("operations")
-    return isinstance(operations, list) and any(isinstance(item, dict) and item.get("op") == "kill" for item in operations)
 
 
 def _kill_elsewhere(environment: str) -> Problem:

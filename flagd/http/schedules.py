@@ -13,7 +13,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 from rescind import wire
 
-from flagd.core import changes, documents
+from flagd.core import documents
 from flagd.errors import refused, unknown_schedule
 from flagd.http.bodies import AnyRequest, answer, read_object, reason_of, schedule_body
 from flagd.http.flags import READ, WRITE
@@ -37,24 +37,23 @@ class ScheduleController(Controller):
         self,
         request: AnyRequest,
         environment: FromPath[str],
-        service: NamedDependency[FlagService],
         schedules: NamedDependency[Schedules],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
         """`{"at": T | "in_seconds": N, "operations": [...], "reason": "..."}`: applied then as one revision, as `/changes` is.
 
-        Kills are not scheduled. What was edited by hand meanwhile is not overwritten: the change is refused, and says so.
+        Kills are carried out as they are at once, with the author's right to kill by then. A lift cannot be scheduled. What was
+        edited by hand meanwhile is not overwritten: the change is refused, and says so.
         """
         require_any(principal, WRITE, environment)
         body = await read_object(request)
         faults = documents.unknown_fields(body, dict.fromkeys(("at", "in_seconds", "operations", "reason")), "")
         reason, wrong = documents.read_reason(body)
         at, seconds, unread = read_instant(body)
-        checker = await service.checker(environment, body.get("operations"))
-        operations, flaws = changes.read_operations(body.get("operations"), checker)
-        if faults := [*faults, *wrong, *unread, *flaws]:
-            raise refused(faults)
-        made = await schedules.create(environment, operations, at=at, in_seconds=seconds, principal=principal, reason=reason)
+        made = await schedules.create(
+            environment, body.get("operations"), at=at, in_seconds=seconds, principal=principal, reason=reason,
+            faults=[*faults, *wrong, *unread],
+        )  # fmt: skip
         return answer(request, schedule_body(made), 201)
 
     @get("/", summary="List scheduled changes")

@@ -12,9 +12,10 @@ from flagd.core import changes, documents
 from flagd.errors import refused
 from flagd.service import FlagService
 from runtime.clock import Entropy
-from runtime.postgres import Postgres
+from runtime.postgres import Connection
 from runtime.principal import Principal
 from runtime.problem import fault_of
+from server.rollbacks.errors import UNKNOWN_FLAG, state_of, unknown_flag
 from server.rollbacks.requests import KillRequest, since_of
 from server.rollbacks.service import KillAnswer, Kills, kill_within
 
@@ -29,10 +30,9 @@ class KillOperation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChangeLists:
-    """Carries out change lists that hold kills."""
+    """Carries out change lists that hold kills: those asked for now, and those that were scheduled (`flagd.schedules`)."""
 
-    def __init__(self, pg: Postgres, flags: FlagService, kills: Kills, entropy: Entropy) -> None:
-        self._pg = pg
+    def __init__(self, flags: FlagService, kills: Kills, entropy: Entropy) -> None:
         self._flags = flags
         self._kills = kills
         self._entropy = entropy
@@ -43,53 +43,79 @@ class ChangeLists:
         reason, wrong = documents.read_reason(body)
         expected, unread = documents.read_revision(body)
         items = body["operations"]
-        kills, flaws = read_kills(items, reason)
-        others = [item for item in items if not is_kill(item)]
-        operations: list[changes.Operation] = []
-        if others:
-            operations, more = changes.read_operations(others, await self._flags.checker(environment, others))
-            flaws += renumbered(more, items)
-        if found := [*faults, *wrong, *unread, *flaws]:
+        flaws = self.faults(items, reason)
+        operations, more = changes.read_operations(items, await self._flags.checker(environment, items), with_kills=True)
+        if found := [*faults, *wrong, *unread, *flaws, *more]:
             raise refused(found)
-        for kill in kills:
-            principal.require(f"kill:{kill.key}", environment)
-        revision, answers = await self._write(environment, operations, kills, principal.name, reason, expected)
-        self._kills.told(environment, revision)
+        self.permit(environment, items, principal)
+        try:
+            async with self._flags.transaction() as connection:
+                revision, answers = await self._write(
+                    connection, environment, items, operations, actor=principal.name, reason=reason, expected_revision=expected
+                )
+        except asyncpg.PostgresError as error:
+            keys = [str(item["key"]) for item in items if changes.is_kill(item)]
+            raise await self._kills.refusal(error, environment, keys) or error from error
+        self.told(environment, revision)
         answers = [await self._kills.stamped(answer) for answer in answers]
         return {"revision": str(revision), "kills": [msgspec.to_builtins(answer) for answer in answers]}
 
+    def faults(self, items: list[Any], reason: str | None) -> list[wire.Fault]:
+        """Everything that is wrong with the kills of a list."""
+        return read_kills(items, reason)[1]
+
+    def permit(self, environment: str, items: list[Any], principal: Principal) -> None:
+        """Raise `Problem` 403 unless these flags may be killed by this one."""
+        for item in items:
+            if changes.is_kill(item):
+                principal.require(f"kill:{item['key']}", environment)
+
+    async def write(
+        self,
+        connection: Connection,
+        environment: str,
+        items: list[Any],
+        operations: list[changes.Operation],
+        **given: Any,
+    ) -> tuple[wire.Revision, list[str]]:
+        """A list that is right, in the caller's transaction: its revision, and the rollbacks of its kills.
+
+        `given` is for `FlagService.write`. Raises `Problem`. The caller tells (`told`) once it has committed.
+        """
+        try:
+            revision, answers = await self._write(connection, environment, items, operations, **given)
+        except asyncpg.PostgresError as error:
+            if state_of(error) != UNKNOWN_FLAG:
+                raise
+            raise unknown_flag(getattr(error, "detail", None) or "", environment, ()) from error
+        return revision, [answer.rollback_id for answer in answers]
+
+    def told(self, environment: str, revision: wire.Revision) -> None:
+        """Tell replicas and coordinator of a commit, without waiting for either."""
+        self._kills.told(environment, revision)
+
     async def _write(
         self,
+        connection: Connection,
         environment: str,
+        items: list[Any],
         operations: list[changes.Operation],
-        kills: list[KillOperation],
+        *,
         actor: str,
         reason: str | None,
-        expected: wire.Revision | None,
+        **given: Any,
     ) -> tuple[wire.Revision, list[KillAnswer]]:
-        answers: list[KillAnswer] = []
-        flags = [kill.key for kill in kills]
-        try:
-            async with self._flags.transaction() as connection:
-                revision = await self._flags.write(
-                    connection, environment, operations, actor=actor, reason=reason, expected_revision=expected,
-                    beside=[{"op": "kill", "key": kill.key, "scope": kill.request.scope} for kill in kills],
-                )  # fmt: skip
-                for keys, request in together(kills):
-                    answers.append(
-                        await kill_within(
-                            connection, environment, keys, request, actor,
-                            rollback_id=self._entropy.uuid7(), in_change=True,
-                        )
-                    )  # fmt: skip
-        except asyncpg.PostgresError as error:
-            raise await self._kills.refusal(error, environment, flags) or error from error
+        kills, _ = read_kills(items, reason)
+        revision = await self._flags.write(
+            connection, environment, operations, actor=actor, reason=reason,
+            pointers=changes.pointers_of(operations, changes.places_beside_kills(items)),
+            beside=[{"op": "kill", "key": kill.key, "scope": kill.request.scope} for kill in kills], **given,
+        )  # fmt: skip
+        answers = [
+            await kill_within(connection, environment, keys, request, actor, rollback_id=self._entropy.uuid7(), in_change=True)
+            for keys, request in together(kills)
+        ]
         return revision, answers
-
-
-def is_kill(item: object) -> bool:
-    """Whether the operation is a kill."""
-    return isinstance(item, dict) and item.get("op") == "kill"
 
 
 def read_kills(items: list[Any], reason: str | None) -> tuple[list[KillOperation], list[wire.Fault]]:
@@ -98,7 +124,7 @@ def read_kills(items: list[Any], reason: str | None) -> tuple[list[KillOperation
     faults: list[wire.Fault] = []
     seen: set[str] = set()
     for index, item in enumerate(items):
-        if not is_kill(item):
+        if not changes.is_kill(item):
             if isinstance(item, dict) and isinstance(item.get("flag"), dict):
                 seen.add(str(item["flag"].get("key")))
             continue
@@ -133,17 +159,3 @@ def together(kills: list[KillOperation]) -> list[tuple[list[str], KillRequest]]:
     for kill in kills:
         groups.setdefault(msgspec.json.encode(kill.request, order="deterministic"), ([], kill.request))[0].append(kill.key)
     return list(groups.values())
-
-
-def renumbered(faults: list[wire.Fault], items: list[Any]) -> list[wire.Fault]:
-    """Faults of the operations that are no kills, at the places where those stand in the whole list."""
-    places = [index for index, item in enumerate(items) if not is_kill(item)]
-    return [_moved(fault, places) for fault in faults]
-
-
-def _moved(fault: wire.Fault, places: list[int]) -> wire.Fault:
-    head, _, rest = fault.pointer.removeprefix("/operations/").partition("/")
-    if not fault.pointer.startswith("/operations/") or not head.isdecimal():
-        return fault
-    pointer = f"/operations/{places[int(head)]}" + (f"/{rest}" if rest else "")
-    return msgspec.structs.replace(fault, pointer=pointer)

@@ -100,6 +100,13 @@ async def test_a_change_is_scheduled_shown_applied_and_cancelled(served: Served,
         return "There is no flag 'nowhere'" in (await line("schedule", "list", "--status", "refused")).stdout
 
     await until(refused)
+    kill = json.dumps([{"op": "kill", "key": FLAG, "compensate": "none"}])
+    assert (await line("schedule", "add", kill, "--in", "0s", "--reason", "the trial ends")).returncode == 0
+
+    async def killed() -> bool:
+        return bool((await served.ok("GET", f"{P}/flags/{FLAG}"))["killed"])
+
+    await until(killed)
     for wrong in (("--in", "soon"), (), ("--at", "2026-11-24T09:00:00Z", "--in", "1h")):
         assert (await line("schedule", "add", off, *wrong, "--reason", "x")).returncode == 2
 

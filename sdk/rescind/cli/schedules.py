@@ -56,6 +56,7 @@ def add(session: Session, document: str, at: str | None, after: str | None, reas
     For example:
       {"key": "checkout.new-flow", "definition": {...}}
       [{"op": "put", "flag": {...}}, {"op": "archive", "key": "old-flow"}]
+      [{"op": "kill", "key": "checkout.new-flow", "compensate": "hold"}]
 
     What was edited by hand meanwhile is not overwritten: the change is refused by then, and `rescind schedule list` says why.
     """
