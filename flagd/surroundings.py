@@ -52,8 +52,12 @@ async def in_service(connection: Connection, environment: str, keys: Sequence[st
 
 async def referring_keys(connection: Connection, environment: str) -> dict[str, list[str]]:
     """For each segment, the flags that refer to it."""
+    return await asyncio.to_thread(_by_segment, await _referring(connection, environment, ()))
+
+
+def _by_segment(flags: Mapping[str, wire.Flag]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for key, flag in (await _referring(connection, environment, ())).items():
+    for key, flag in flags.items():
         for name in sorted(segments.references(flag.definition.get("targeting"))):
             found.setdefault(name, []).append(key)
     return found
