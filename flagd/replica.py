@@ -143,7 +143,7 @@ class Replicas:
                 change = replica.take(loaded)
             else:
                 whole = await loading.load(connection, replica.environment)
-                moved = whole is not None and replica.adopt(snapshot_of(replica.environment, whole))
+                moved = whole is not None and await _adopt(replica, snapshot_of(replica.environment, whole))
                 change = replica.bell(is_kill=loaded.is_kill) if moved else None
         if change is not None:
             self._offer(replica, change)
@@ -282,4 +282,8 @@ class Replicas:
             elif cached > replica.revision:
                 snapshot = await self.cache.snapshot(replica.environment)
                 if snapshot is not None:
-                    replica.adopt(snapshot)
+                    await _adopt(replica, snapshot)
+
+
+async def _adopt(replica: Replica, snapshot: wire.Snapshot) -> bool:
+    return replica.adopt(snapshot, await asyncio.to_thread(replica.compiled, snapshot))

@@ -40,7 +40,7 @@ class Replica:
         self.environment = snapshot.environment
         self.snapshot = snapshot
         self._clock = clock or Clock()
-        self.evaluator = self._evaluator_of(snapshot)
+        self.evaluator = self.compiled(snapshot)
         self.is_ahead = False
         """PostgreSQL has come back older than what this replica has seen (P2)."""
         self.lock = asyncio.Lock()
@@ -134,11 +134,11 @@ class Replica:
         self._broadcast.send(sse("change", change.revision, wire.encode(change), change.previous))
         return True
 
-    def adopt(self, snapshot: wire.Snapshot) -> bool:
-        """Replace the snapshot by a newer one. Whether it was newer (P2)."""
+    def adopt(self, snapshot: wire.Snapshot, evaluator: Evaluator | None = None) -> bool:
+        """Replace the snapshot by a newer one. Whether it was newer (P2). `evaluator` is its own, where it is `compiled`."""
         if snapshot.revision <= self.revision:
             return False
-        self._swap(snapshot, self._evaluator_of(snapshot))
+        self._swap(snapshot, evaluator or self.compiled(snapshot))
         if self.subscriber_count:
             self._broadcast.send(self.event)
         return True
@@ -147,7 +147,8 @@ class Replica:
         """A change that follows nothing: whoever gets it fetches what it says exists."""
         return wire.Change(environment=self.environment, previous=wire.Revision(), revision=self.revision, kill=is_kill)
 
-    def _evaluator_of(self, snapshot: wire.Snapshot) -> Evaluator:
+    def compiled(self, snapshot: wire.Snapshot) -> Evaluator:
+        """An evaluator of this snapshot. Of thousands of flags that takes long: in a thread, it leaves the loop to others."""
         return Evaluator(
             snapshot.flags,
             snapshot.evaluators,
