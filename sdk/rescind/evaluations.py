@@ -15,6 +15,7 @@ from rescind.core import Core
 from rescind.effects import Ask, EffectContext, Saga, saga_reference
 from rescind.evaluation.resolution import ErrorCode, Kind, Resolution, error, fit
 from rescind.face import Face
+from rescind.forks import OWN, follow, page
 from rescind.notify import Callback
 from rescind.status import Status, status_of
 
@@ -29,6 +30,7 @@ class Evaluations:
 
     def __init__(self, core: Core) -> None:
         self.core = core
+        follow(self)
         self._current = core.current
         self._pin = core.context.pin.get
         self._memory = core.context.memory.get
@@ -44,6 +46,8 @@ class Evaluations:
                     return default
             memory = self._memory()
             if memory is None or memory.context is not context or memory.evaluator is not evaluator or memory.key != key:
+                if page[0] != OWN:
+                    self.ensure_started()
                 self.core.context.remember(key, evaluator, context, pin)
             return evaluator.boolean(key, default, context)
         except Exception:  # P6: whatever is wrong, the service goes on
@@ -99,10 +103,16 @@ class Evaluations:
 
     def status(self) -> Status:
         """Ready or not, from where, at which revision, how old, and what is wrong."""
+        if page[0] != OWN:
+            self.ensure_started()
         return status_of(self.core)
 
     def ensure_started(self) -> None:
         """Start the client's work, once. Every use does it."""
+        raise NotImplementedError
+
+    def forked(self) -> None:
+        """This is a child of the process that made the client."""
         raise NotImplementedError
 
     def _choose(self, key: str) -> Evaluates | None:

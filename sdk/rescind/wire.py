@@ -128,6 +128,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
 
     revision: Revision
     interval_seconds: float = 5.0
+    age_seconds: float = 0.0
+    """How long ago the peer last knew that this was the newest revision there is."""
 
 
 # --- instances -------------------------------------------------------------------------------------------------------

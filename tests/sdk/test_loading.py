@@ -142,7 +142,7 @@ def test_a_service_that_starts_without_its_server_has_all_flags_from_disk(fragil
     fragile.api.request("POST", fragile.api.within("/changes"), json={"operations": operations(500, "on"), "reason": "test"})
     with rescind.Client(**fragile.options) as client:
         until_sync(lambda: client.status().revision == "1.2")
-        kept = client.core._last_known
+        kept = client.core.warm.kept
         until_sync(lambda: (held := kept.load()) is not None and str(held.revision) == "1.2")
     fragile.server.kill()
     with rescind.Client(**fragile.options) as client:

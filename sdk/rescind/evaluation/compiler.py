@@ -116,15 +116,24 @@ def no_clock() -> int:
 
 
 class Compiler:
-    """Compiles the flags of one flag set. `timestamp` gives the seconds since 1970 of `$flagd.timestamp`."""
+    """Compiles the flags of one flag set. `timestamp` gives the seconds since 1970 of `$flagd.timestamp`.
+
+    `overdue(limit_seconds)` says whether the set was last known to be current longer ago than that (P6).
+    """
 
     def __init__(
-        self, evaluators: Mapping[str, Any], metadata: Mapping[str, Any], generation: str, timestamp: Callable[[], int]
+        self,
+        evaluators: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        generation: str,
+        timestamp: Callable[[], int],
+        overdue: Callable[[float], bool] | None = None,
     ) -> None:
         self._evaluators = evaluators
         self._metadata = metadata
         self._generation = generation
         self._timestamp = timestamp
+        self._overdue = overdue
 
     def compile(self, key: str, flag: FlagSpec) -> Served:
         """The function of one flag. Raises nothing but `RecursionError`, when called too near the end of the stack."""
@@ -135,7 +144,7 @@ class Compiler:
         except EvaluationError as fault:
             detail = fault.detail if isinstance(fault, UnreadableError) else str(fault)
             served = _always(outcomes.off(flag.off_variant, Reason.ERROR, ErrorCode.PARSE_ERROR, detail))
-        return self._killed(flag, definition, served)
+        return self._killed(flag, definition, self._limited(flag, definition, served))
 
     def off(self, flag: FlagSpec, reason: Reason) -> Resolution:
         """The flag's off variant, for whoever must not evaluate it (P3: STALE)."""
@@ -174,6 +183,18 @@ class Compiler:
             return frame.source.build([*lines, *branches.lines])
         except (SyntaxError, MemoryError, UnicodeEncodeError) as fault:
             raise UnreadableError(FaultCode.TOO_LARGE, f"the targeting cannot be compiled: {type(fault).__name__}") from fault
+
+    def _limited(self, flag: FlagSpec, definition: Mapping[str, Any], served: Served) -> Served:
+        """`served` for as long as the flag's staleness limit allows it, then the off variant. Other flags pay nothing."""
+        limit, overdue = flag.max_staleness_seconds, self._overdue
+        if limit is None or overdue is None:
+            return served
+        off = self._outcomes(definition).off(flag.off_variant, Reason.STALE)
+
+        def limited(context: Any) -> Resolution:
+            return off if overdue(limit) else served(context)
+
+        return limited
 
     def _killed(self, flag: FlagSpec, definition: Mapping[str, Any], served: Served) -> Served:
         """`served` under the flag's kills: the kill that takes everyone first, then the narrower ones (P4)."""

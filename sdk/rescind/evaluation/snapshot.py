@@ -31,6 +31,7 @@ class Evaluator:
         "_evaluators",
         "_flags",
         "_now",
+        "_overdue",
         "_served",
         "_set_metadata",
         "environment",
@@ -49,22 +50,25 @@ class Evaluator:
         revision: Any = None,
         *,
         now: Callable[[], int] | None = None,
+        overdue: Callable[[float], bool] | None = None,
     ) -> None:
         """`generation` is the environment's bucketing, "v2" or "v3".
 
         `now` gives `$flagd.timestamp`, in whole seconds since 1970: this package asks no clock of its own. Without it a rule
-        that reads the time fails.
+        that reads the time fails. `overdue(limit_seconds)` says whether flags with such a staleness limit may not be believed
+        any more (P6); without it every limit holds.
         """
         self._flags: Mapping[str, FlagSpec] = dict(flags)
         self._evaluators = dict(evaluators or {})
         self._now = now
+        self._overdue = overdue
         self._served: dict[str, Served] = {}
         self.metadata = dict(metadata or {})
         self._set_metadata = MappingProxyType(self.metadata)
         self.generation = generation
         self.environment = environment
         self.revision = revision
-        self._compiler = Compiler(self._evaluators, self.metadata, generation, now or no_clock)
+        self._compiler = Compiler(self._evaluators, self.metadata, generation, now or no_clock, overdue)
 
     def updated(self, changed: Mapping[str, FlagSpec], removed: Iterable[str] = (), revision: Any = None) -> Evaluator:
         """The snapshot after a change: this one stays as it is. What did not change stays compiled."""
@@ -75,7 +79,8 @@ class Evaluator:
             served.pop(key, None)
         for key in changed:
             served.pop(key, None)
-        following = Evaluator({}, self._evaluators, self.metadata, self.generation, self.environment, revision, now=self._now)
+        shared = (self._evaluators, self.metadata, self.generation, self.environment)
+        following = Evaluator({}, *shared, revision, now=self._now, overdue=self._overdue)
         following._flags, following._served = flags, served
         return following
 
