@@ -176,6 +176,7 @@ def _rows(beats: Sequence[tuple[str, wire.InstanceBeat]]) -> list[dict[str, Any]
             "sdk_version": beat.sdk_version,
             "service_version": beat.service_version,
             "signing_off": beat.signing_off,
+            "obeys_staleness": beat.obeys_staleness,
         }
         for (environment, _), beat in newest.items()
     ]

@@ -244,6 +244,7 @@ class Replicas:
 
     async def look(self) -> None:
         """One look at everything: catch up with PostgreSQL, believe a newer cache, repair an older one (P2)."""
+        asked_at = self._clock.monotonic()
         before = {environment: replica.revision for environment, replica in self._held.items()}
         cached = await self._cached(before)
         heads = await self._heads()
@@ -256,6 +257,9 @@ class Replicas:
                 await self.refresh(environment, head)
             if environment in cached:
                 await self._compare(replica, cached[environment])
+            newest = cached.get(environment) if head is None else head
+            if newest is not None and newest <= replica.revision:
+                replica.confirm(asked_at)
 
     async def _heads(self) -> dict[str, wire.Revision] | None:
         try:

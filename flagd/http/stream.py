@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import re
 from urllib.parse import parse_qs, unquote
 
@@ -33,6 +34,7 @@ log = logging.getLogger("rescind.flagd.stream")
 _PATH = re.compile(r"/v1/environments/([^/]+)/(stream|snapshot)/?")
 _NO_CACHE: Header = (b"cache-control", b"no-cache, no-transform")
 _STREAM: list[Header] = [(b"content-type", b"text/event-stream"), _NO_CACHE, (b"x-accel-buffering", b"no")]
+"""And `age`: how many seconds ago this server last knew that there is no later revision (RFC 9111, 5.1)."""
 
 
 class StreamApp:
@@ -141,7 +143,7 @@ async def _write(replica: Replica, subscription: Subscription, last_id: str | No
     sent = replica.revision
     first = replica.heartbeat if last_id == str(sent) else replica.event
     try:
-        await send({"type": "http.response.start", "status": 200, "headers": _STREAM})
+        await send({"type": "http.response.start", "status": 200, "headers": [*_STREAM, _age(replica)]})
         await send({"type": "http.response.body", "body": first.frame, "more_body": True})
         async for event in subscription:
             following = due(event, sent, replica)
@@ -165,6 +167,10 @@ def due(event: Event, sent: wire.Revision, replica: Replica) -> Event | None:
     return event if event.previous in (None, sent) else replica.event
 
 
+def _age(replica: Replica) -> Header:
+    return b"age", b"%d" % math.ceil(replica.age_seconds)
+
+
 async def _until_gone(receive: Receive, subscription: Subscription) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -183,7 +189,7 @@ def _query(scope: Scope, name: str) -> str:
 
 async def _snapshot(replica: Replica, scope: Scope, send: Send) -> None:
     etag = f'"{replica.revision}"'
-    headers: list[Header] = [(b"etag", etag.encode()), (b"cache-control", b"no-cache")]
+    headers: list[Header] = [(b"etag", etag.encode()), (b"cache-control", b"no-cache"), _age(replica)]
     asked = gate.text_header(scope, b"if-none-match") or ""
     if any(tag.strip().removeprefix("W/") in (etag, "*") for tag in asked.split(",")):
         await send({"type": "http.response.start", "status": 304, "headers": headers})

@@ -104,6 +104,7 @@ class Beats:
             service_version=self._settings.service_version,
             signing_off=signing_off,
             journal_open=len(self._reports.held) > 0,
+            obeys_staleness=True,
         )
 
     async def _wait(self, seconds: float) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from rescind.clock import Clock
 
+LIMIT_SECONDS_MIN = 12.0
+"""Nobody is cut off before two heartbeats were missed and a poll has failed: shorter limits count as this one."""
+
 
 class Freshness:
     """Of one client; a child of its process goes on with it."""
@@ -28,4 +31,5 @@ class Freshness:
 
     def overdue(self, limit_seconds: float) -> bool:
         """Whether that is longer ago than the limit."""
-        return self.current_at is None or self._monotonic() - self.current_at > limit_seconds
+        limit = max(limit_seconds, LIMIT_SECONDS_MIN)
+        return self.current_at is None or self._monotonic() - self.current_at > limit

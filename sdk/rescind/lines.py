@@ -22,6 +22,7 @@ from rescind.addresses import Addresses
 IDLE_MAX = 8
 IDLE_SECONDS = 30.0
 """A connection that rested longer is closed: the server, or what stands between, may have forgotten it."""
+REQUESTS_MAX = 256
 CONNECT_SECONDS = 2.0
 CHUNK_BYTES = 256 * 1024
 BODY_BYTES_MAX = 64 * 1024 * 1024
@@ -112,6 +113,8 @@ class Lines:
         self._addresses = Addresses(self._host, self._port)
         self._idle: list[Line] = []
         self._open: set[Line] = set()
+        self._requests: dict[tuple[str, str, int], h11.Request] = {}
+        """What was sent before, checked and written out once: most calls differ in their body alone."""
 
     async def post(self, path: str, body: bytes) -> Reply:
         """The reply to a call that may be sent twice. Raises `OSError`."""
@@ -159,9 +162,16 @@ class Lines:
         return self._addresses.tasks()
 
     def _request(self, method: str, path: str, body: bytes, headers: Iterable[tuple[str, str]]) -> h11.Request:
+        more = tuple(headers)
+        kind = (method, path, len(body))
+        if not more and (known := self._requests.get(kind)) is not None:
+            return known
         length = [("content-length", str(len(body)))] if body or method in ("POST", "PUT") else []
-        named = dict([*self._headers, *headers, *length])
-        return h11.Request(method=method, target=self._prefix + path, headers=list(named.items()))
+        named = dict([*self._headers, *more, *length])
+        request = h11.Request(method=method, target=self._prefix + path, headers=list(named.items()))
+        if not more and len(self._requests) < REQUESTS_MAX:
+            self._requests[kind] = request
+        return request
 
     async def _connect(self) -> Line:
         """A new connection, to the first address that answers. Raises `OSError`."""

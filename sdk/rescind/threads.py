@@ -7,24 +7,72 @@ name server that hangs would keep the service from stopping. These threads are d
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from rescind import forks
+
 T = TypeVar("T")
+Job = Callable[[], None]
+
+IDLE_MAX = 2
+"""So many threads wait for more work; to begin one costs more than most of what they do."""
+IDLE_SECONDS = 5.0
+
+
+class Threads:
+    """One is begun whenever none is free. How many that may become is bounded by whoever hands over work: each kind of work is
+    under way once at most."""
+
+    def __init__(self) -> None:
+        self._idle: list[queue.SimpleQueue[Job]] = []
+        forks.follow(self)
+
+    def run(self, job: Job) -> None:
+        """Have `job`, which raises nothing, done in a thread. Raises `OSError` where none can begin."""
+        try:
+            self._idle.pop().put(job)
+        except IndexError:
+            try:
+                threading.Thread(target=self._work, args=(job,), name="rescind-work", daemon=True).start()
+            except RuntimeError as error:
+                raise OSError(str(error)) from error
+
+    def forked(self) -> None:
+        """None of the threads is in a child."""
+        self._idle = []
+
+    def _work(self, job: Job) -> None:
+        jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        job()
+        while len(self._idle) < IDLE_MAX:
+            self._idle.append(jobs)
+            try:
+                jobs.get(timeout=IDLE_SECONDS)()
+            except queue.Empty:
+                try:
+                    self._idle.remove(jobs)
+                except ValueError:  # work was put into it just now
+                    jobs.get()()
+                else:
+                    return
+
+
+_threads = Threads()
 
 
 async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
-    """`work(*arguments)`, run in a thread of its own. Raises what it raises, and `OSError` where no thread can start.
+    """`work(*arguments)`, run in a thread. Raises what it raises, and `OSError` where no thread can begin.
 
-    Whoever is cancelled here leaves the thread to itself. How many there are at once is bounded by whoever calls: each kind of
-    work is under way once at most.
+    Whoever is cancelled here leaves the thread to itself.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def run() -> None:
+    def job() -> None:
         try:
             result = work(*arguments)
         except BaseException as error:
@@ -32,10 +80,7 @@ async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
         else:
             answer(loop, succeed, future, result)
 
-    try:
-        threading.Thread(target=run, name="rescind-work", daemon=True).start()
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
+    _threads.run(job)
     return await future
 
 

@@ -151,6 +151,8 @@ class InstanceBeat(Struct, frozen=True, kw_only=True):
     signing_off: bool = False
     journal_open: bool = False
     """Holds outcomes or `proceed` records that the server has not got yet."""
+    obeys_staleness: bool = False
+    """Serves the off variant of a flag whose staleness limit has run out: cut off, it contains a kill by itself (P6)."""
 
 
 class InstanceBeatAnswer(Struct, frozen=True, kw_only=True):

@@ -21,7 +21,9 @@ QUERIES = Queries.load("server.rollbacks", "record")
 
 LIVE_SECONDS = 900.0
 """An instance silent for longer than this before a kill counts as gone; younger ones stay `unconfirmed`, by name."""
-BEAT_SECONDS = 5.0
+LATE_SECONDS = 14.0
+"""How late an instance may hear what a server says: a stream that was silent for longer is dead to it (two heartbeats and a
+second), and a replica's look at PostgreSQL counts for 2.5 s. Shorter staleness limits than this count as this."""
 INSTANCES_MAX = 20_000
 NAMED_MAX = 100
 LISTED_MAX = 200
@@ -170,7 +172,7 @@ async def listing(
 
 async def instances(connection: asyncpg.Connection, rollback_id: UUID) -> list[InstanceState]:
     """Every instance that was alive at the kill."""
-    rows = await connection.fetch(QUERIES.containment, rollback_id, LIVE_SECONDS, BEAT_SECONDS, INSTANCES_MAX)
+    rows = await connection.fetch(QUERIES.containment, rollback_id, LIVE_SECONDS, LATE_SECONDS, INSTANCES_MAX)
     return [
         InstanceState(
             instance=row["id"], service=row["service"], state=row["state"], how=row["how"],

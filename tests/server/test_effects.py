@@ -335,7 +335,7 @@ async def test_contained_is_when_every_instance_has_acknowledged_and_the_silent_
 
 async def test_an_instance_whose_staleness_limit_ran_out_is_contained(served: Served) -> None:
     await served.put_flag(FLAG, max_staleness_seconds=0.2)
-    await beat(served, "cut-off", "1.1")
+    await beat(served, "cut-off", "1.1", obeys_staleness=True)
     killed = await served.kill(FLAG)
     record = await served.ok("GET", f"/v1/rollbacks/{killed['rollback_id']}", wait="contained", timeout_seconds=60)
     assert record["containment"]["stale"] == 1

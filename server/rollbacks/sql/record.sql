@@ -30,8 +30,9 @@ GROUP BY 1, 2, 3, 4
 
 -- name: containment
 -- One row per instance that was alive at the kill, with how and when it came to know. Silent for longer than $2 seconds before
--- the kill, or signed off before it, is not alive. A flag's staleness limit counts from the instance's last beat, and the beats'
--- own interval ($3 seconds) is added: it may have lost its stream that much later than it beat.
+-- the kill, or signed off before it, is not alive. Where every flag has a staleness limit, an instance that obeys them serves off
+-- variants when the longest has run out, whatever it heard: nothing that a server says before it knows of the kill, heard up to
+-- $3 seconds late, counts for longer. One in a hundred is added for its clock.
 WITH kill AS (
     SELECT r.id, r.environment, r.generation, r.revision,
         (SELECT max(k.killed_at) FROM flagd.kills AS k WHERE k.rollback_id = r.id) AS killed_at,
@@ -44,7 +45,9 @@ WITH kill AS (
 ), known AS (
     SELECT i.id, i.service, i.seen_at, i.generation, i.revision, i.signed_off_at, a.acknowledged_at, a.how,
         (i.generation, i.revision) >= (k.generation, k.revision) AS reached,
-        i.seen_at + make_interval(secs => k.limit_seconds + $3::double precision) AS stale_at
+        CASE WHEN i.obeys_staleness
+            THEN k.killed_at + make_interval(secs => greatest(k.limit_seconds, $3) * 1.01 + $3::double precision)
+        END AS stale_at
     FROM kill AS k
     JOIN flagd.instances AS i ON i.environment = k.environment
     LEFT JOIN flagd.acknowledgements AS a
