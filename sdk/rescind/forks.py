@@ -58,6 +58,7 @@ def new_page() -> mmap.mmap | ProcessNumber:
 page = new_page()
 inherited: list[object] = []
 """In a child: what belongs to the parent's event loop. Kept, so that nothing of it is finalized or closed here."""
+_first: list[Forks] = []
 _forking: weakref.WeakSet[Forks] = weakref.WeakSet()
 _recovering = threading.Lock()
 
@@ -65,6 +66,11 @@ _recovering = threading.Lock()
 def follow(one: Forks) -> None:
     """Tell `one` of every fork from now on, for as long as it lives."""
     _forking.add(one)
+
+
+def follow_first(one: Forks) -> None:
+    """Tell `one`, which lives as long as the process, before all those that build on it and may begin work at once."""
+    _first.append(one)
 
 
 def recover() -> None:
@@ -101,7 +107,7 @@ def abandon(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 def _tell() -> None:
     page[0] = OWN
-    for one in list(_forking):
+    for one in [*_first, *_forking]:
         one.forked()
 
 

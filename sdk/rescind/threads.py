@@ -29,7 +29,7 @@ class Threads:
 
     def __init__(self) -> None:
         self._idle: list[queue.SimpleQueue[Job]] = []
-        forks.follow(self)
+        forks.follow_first(self)
 
     def run(self, job: Job) -> None:
         """Have `job`, which raises nothing, done in a thread. Raises `OSError` where none can begin."""

@@ -95,6 +95,8 @@ def run(pid: int, work: Callable[[], None]) -> int:
         try:
             work()
             code = 0
+        except SystemExit as end:
+            print(end, file=sys.stderr, flush=True)
         finally:
             os._exit(code)
     return pid
