@@ -7,6 +7,7 @@ kernel wipes in a child (`MADV_WIPEONFORK`, Linux 4.14) does, for the price of r
 from __future__ import annotations
 
 import asyncio
+import logging
 import mmap
 import os
 import sys
@@ -14,6 +15,8 @@ import threading
 import weakref
 from collections.abc import Iterable
 from typing import Any, Protocol
+
+logger = logging.getLogger("rescind")
 
 WIPE_ON_FORK = 18
 """`MADV_WIPEONFORK` of <sys/mman.h>, which the module mmap does not name."""
@@ -108,7 +111,10 @@ def abandon(tasks: Iterable[asyncio.Task[Any]]) -> None:
 def _tell() -> None:
     page[0] = OWN
     for one in [*_first, *_forking]:
-        one.forked()
+        try:
+            one.forked()
+        except Exception:  # one client's trouble is not the next one's
+            logger.exception("a client could not begin anew after a fork")
 
 
 def _in_child() -> None:

@@ -148,7 +148,13 @@ class Follower:
         """Fetch the snapshot, all who ask sharing one request; or None where no answer came."""
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.ensure_future(self._fetch(at_least))
-        return await asyncio.shield(self._fetching)
+        fetching = self._fetching
+        try:
+            return await asyncio.shield(fetching)
+        except asyncio.CancelledError:
+            if fetching.cancelled():  # by `close`: nobody cancelled who asked
+                return None
+            raise
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """What is under way for all who asked."""

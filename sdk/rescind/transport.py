@@ -126,6 +126,7 @@ class AsyncApi:
         self.environment = environment
         self._headers = default_headers(token, environment)
         self._opening: asyncio.Task[None] | None = None
+        self._is_open = False
         self._client: Any = None
         self._httpx: Any = None
         self._lines: Any = None
@@ -218,7 +219,7 @@ class AsyncApi:
             await self._client.aclose()
         if self._lines is not None:
             self._lines.close()
-        self._opening = None
+        self._opening, self._is_open = None, False
 
     @asynccontextmanager
     async def _stream(self, target: str, headers: dict[str, str], silence_seconds: float) -> AsyncIterator[EventStream]:
@@ -268,10 +269,16 @@ class AsyncApi:
         return answer_of(response)
 
     async def _open(self) -> None:
-        if self._opening is None:
+        """Raises `OSError` where what is needed cannot be had, for example certificates that cannot be read."""
+        if self._is_open:
+            return
+        if self._opening is None or self._opening.done():
             self._opening = asyncio.ensure_future(in_thread(self._prepare))
-        if not self._opening.done():
+        try:
             await asyncio.shield(self._opening)
+        except (ImportError, ValueError) as error:
+            raise OSError(str(error)) from error
+        self._is_open = True
 
     def _prepare(self) -> None:
         """What takes its time (imports, certificates), in a thread."""
