@@ -133,6 +133,7 @@ class Client(Evaluations):
                     self._loop = loop
                     self._thread = threading.Thread(target=self._run, args=(loop,), name="rescind", daemon=True)
                     self._thread.start()
+                    self.is_pending = False
 
     def forked(self) -> None:
         """This is a child: the thread is not here. Where the parent had one, the child has its own at once."""
@@ -143,6 +144,7 @@ class Client(Evaluations):
             if threading.current_thread() is thread:  # a callback forked
                 loop.stop()
         self._starting, self._thread, self._loop = threading.Lock(), None, None
+        self.is_pending = not self.core.closed
         self.core.forked()
         if thread is not None:
             with suppress(RuntimeError):  # no thread may start now: the first use will
@@ -258,12 +260,13 @@ class AsyncClient(Evaluations):
         except RuntimeError:
             return
         self.core.launch()
+        self.is_pending = False
 
     def forked(self) -> None:
         """This is a child: its own loop is the one that first uses the client here."""
         if self._loop is not None:
             forks.inherited.append(self._loop)
-        self._loop = None
+        self._loop, self.is_pending = None, not self.core.closed
         self.core.forked()
 
     async def on_core(self, work: Coroutine[Any, Any, T]) -> T:

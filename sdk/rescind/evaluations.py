@@ -30,6 +30,8 @@ class Evaluations:
 
     def __init__(self, core: Core) -> None:
         self.core = core
+        self.is_pending = True
+        """Its work has not begun in this process: the next use begins it."""
         follow(self)
         self._current = core.current
         self._pin = core.context.pin.get
@@ -46,7 +48,7 @@ class Evaluations:
                     return default
             memory = self._memory()
             if memory is None or memory.context is not context or memory.evaluator is not evaluator or memory.key != key:
-                if page[0] != OWN:
+                if self.is_pending or page[0] != OWN:
                     self.ensure_started()
                 self.core.context.remember(key, evaluator, context, pin)
             return evaluator.boolean(key, default, context)

@@ -24,7 +24,9 @@ from tests.waiting import until, until_sync
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = re.compile(r"127\.0\.0\.1:([1-9]\d*)")
-WAYS = ("multiprocessing", "os", "c", "locked", "twice")
+WAYS = {way: ("tests.sdk.forking.process", way) for way in ("multiprocessing", "os", "locked", "twice")} | {
+    "in C": ("tests.sdk.forking.in_c",)
+}
 GUNICORN = ("gunicorn", "--preload", "--workers", "2", "--bind", "127.0.0.1:0")
 UWSGI = (
     "uwsgi",
@@ -72,14 +74,19 @@ def service(command: tuple[str, ...], site: Site, log: Path, **more: str) -> Ite
         yield process
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_child_goes_on_by_itself_and_leaves_its_parent_alone(site: Site, way: str) -> None:
     # P2, P4
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.sdk.forking.process", way, cwd=ROOT, env=variables(site),
+        sys.executable, "-m", *WAYS[way], cwd=ROOT, env=variables(site),
         stdout=subprocess.PIPE, preexec_fn=die_with_parent,
     )  # fmt: skip
     assert process.stdout is not None

@@ -1,6 +1,6 @@
 """Forks in one of several ways, and says on standard output what parent and child see, a line of JSON each time.
 
-    python -m tests.sdk.forking.process multiprocessing|os|c|locked|twice
+    python -m tests.sdk.forking.process multiprocessing|os|locked|twice
 
 The parent says what it sees when it is ready. The child says it right after the fork, when it sees the kill, and does an effect
 once the flag is lifted. The parent goes on with its own stream: it says when it sees kill and lift.
@@ -8,7 +8,6 @@ once the flag is lifted. The parent goes on with its own stream: it says when it
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import sys
@@ -68,11 +67,6 @@ def in_python(work: Callable[[], None]) -> int:
     return run(os.fork(), work)
 
 
-def in_c(work: Callable[[], None]) -> int:
-    """As uWSGI forks: Python is not told."""
-    return run(ctypes.PyDLL(None).fork(), work)
-
-
 def with_locks_held(work: Callable[[], None]) -> int:
     """While another thread, which is not in the child, would hold them."""
     with client.core.current.lock, client._starting:
@@ -110,7 +104,7 @@ def wait(pid: int) -> None:
 
 def main() -> None:
     """Parent and child."""
-    ways = {"multiprocessing": with_multiprocessing, "os": in_python, "c": in_c, "locked": with_locks_held, "twice": in_python}
+    ways = {"multiprocessing": with_multiprocessing, "os": in_python, "locked": with_locks_held, "twice": in_python}
     if not client.wait_ready(CEILING_SECONDS):
         sys.exit("not ready")
     until(True)
