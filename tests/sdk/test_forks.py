@@ -38,6 +38,7 @@ UWSGI = (
     "--enable-threads",
     "--need-app",
     "--die-on-term",
+    "--py-call-uwsgi-fork-hooks",
 )
 SERVERS = {
     "gunicorn": (*GUNICORN, "tests.sdk.forking.shop:wsgi"),
