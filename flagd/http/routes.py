@@ -14,6 +14,7 @@ from rescind import wire
 from flagd.errors import refused
 from flagd.http.bodies import AnyRequest, answer, read
 from flagd.http.environments import EnvironmentController
+from flagd.http.explain import ExplainController
 from flagd.http.flags import LIMIT_MAX, READ, ChangeController, FlagController, KillOperation, KillOperations
 from flagd.http.gate import BODY_MAX, require_any
 from flagd.http.imports import ImportController
@@ -54,7 +55,14 @@ def build(
     acknowledged, kill_operations = Acknowledged(on_acknowledged), KillOperations(kill_operation)
     return Router(
         path="/",
-        route_handlers=[EnvironmentController, FlagController, ChangeController, ImportController, InstanceController],
+        route_handlers=[
+            EnvironmentController,
+            FlagController,
+            ExplainController,
+            ChangeController,
+            ImportController,
+            InstanceController,
+        ],
         request_max_body_size=BODY_MAX,
         dependencies={
             "principal": Provide(principal),

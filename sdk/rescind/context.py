@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from rescind.evaluation.explanation import Explanation
 from rescind.evaluation.resolution import Resolution
 from rescind.wire import Revision
 
@@ -27,6 +28,8 @@ class Evaluates(Protocol):
     def boolean(self, key: str, default: bool, context: Mapping[str, Any] | None = None) -> bool: ...
 
     def evaluate(self, key: str, context: Mapping[str, Any] | None, default: Any, kind: str = "any") -> Resolution: ...
+
+    def explain(self, key: str, context: Mapping[str, Any] | None = None) -> Explanation: ...
 
 
 class Memory(Struct, frozen=True):

@@ -13,6 +13,8 @@ from typing import Any
 from rescind.context import Evaluates
 from rescind.core import Core
 from rescind.effects import Ask, EffectContext, Saga, saga_reference
+from rescind.evaluation import Decided, Explanation, FlagSet
+from rescind.evaluation.explain import answered
 from rescind.evaluation.resolution import ErrorCode, Kind, Resolution, error, fit
 from rescind.face import Face
 from rescind.notify import Callback
@@ -88,6 +90,21 @@ class Evaluations:
     def object_details(self, key: str, default: Any, context: Context | None = None) -> Resolution:
         """Value, variant, reason, and what went wrong if anything did."""
         return self._details(key, default, context, "object")
+
+    def explain(self, key: str, context: Context | None = None) -> Explanation:
+        """Which rule decides the flag for this context, and why; the same answer as an evaluation. Slow, for people.
+
+        Nothing is sent, counted or remembered of it. What it shows of the context is the caller's own.
+        """
+        try:
+            evaluator = self._choose(key)
+            if evaluator is not None:
+                return evaluator.explain(key, context)
+            outcome, decided = error(ErrorCode.PROVIDER_NOT_READY, "there is no snapshot yet"), Decided.NO_SNAPSHOT
+        except Exception as failure:  # P6: whatever is wrong, the service goes on
+            logger.exception("explaining %s failed", key)
+            outcome, decided = error(ErrorCode.GENERAL, str(failure)), Decided.FAILED
+        return answered(key, FlagSet(environment=self.core.api.environment or ""), outcome, decided)
 
     def on_change(self, key: str, callback: Callback) -> Callable[[], None]:
         """Call `callback(FlagChange)` after each change of the flag ("*": of any); returns what ends the subscription.

@@ -102,7 +102,7 @@ class Branches:
         frame = self._frame
         is_short = bool(arguments) and isinstance(arguments[0], list)
         shares = arguments if is_short else arguments[1:]
-        weights = _constant_weights(shares)
+        weights = constant_weights(shares)
         ends = thresholds(weights or [])
         if weights is None or (ends is None and arguments and not is_short):
             texts = [frame.value(argument, self._scope).text for argument in arguments]
@@ -146,7 +146,7 @@ class Branches:
         self.lines.append(f"{pad}{place} = {frame.source.bind(seat)}({value}, {generation})")
 
 
-def _constant_weights(shares: Sequence[Any]) -> list[int] | None:
+def constant_weights(shares: Sequence[Any]) -> list[int] | None:
     """The weights, where every share is written out and every weight a number. Without shares: [], which decides nothing."""
     weights = []
     for share in shares:

@@ -7,11 +7,13 @@ the compiled functions of every flag that did not change. Nothing here waits, lo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from rescind.evaluation.compiler import Compiler, Served, no_clock
-from rescind.evaluation.errors import EvaluationError
+from rescind.evaluation.compiler import Compiler, Served, failed, no_clock
+from rescind.evaluation.explain import FlagSet, answered, explain
+from rescind.evaluation.explanation import Decided, Explanation
 from rescind.evaluation.kills import FlagSpec
 from rescind.evaluation.resolution import ErrorCode, Reason, Resolution, error, fit
 
@@ -127,6 +129,30 @@ class Evaluator:
             outcome = self._failed(fault)
         return fit(outcome, default, kind)
 
+    def explain(self, key: str, context: Mapping[str, Any] | None = None) -> Explanation:
+        """Which rule decides the flag for this context, and why. Slow, for people; never raises (P6)."""
+        flag = self._flags.get(key)
+        within = self._within()
+        if flag is None:
+            return answered(key, within, self._not_found(), Decided.NOT_FOUND)
+        return explain(key, flag, context if isinstance(context, Mapping) else _EMPTY, within)
+
+    def off_explained(self, key: str) -> Explanation:
+        """Why a request that could not catch up gets the off variant (P3)."""
+        outcome = self.off(key, None)
+        return answered(key, self._within(), outcome, Decided.STALE if key in self._flags else Decided.NOT_FOUND)
+
+    def _within(self) -> FlagSet:
+        """What a flag is explained with. The clock is read once: answer and steps are of one instant."""
+        return FlagSet(
+            evaluators=self._evaluators,
+            metadata=self._set_metadata,
+            generation=self.generation,
+            timestamp=no_clock if self._now is None else once(self._now),
+            environment=self.environment,
+            revision=self.revision,
+        )
+
     def compile(self, keys: Iterable[str] | None = None) -> None:
         """Compile flags ahead of their first use, for example those that a change brought, off the event loop."""
         for key in list(self._flags) if keys is None else keys:
@@ -144,5 +170,9 @@ class Evaluator:
         return error(ErrorCode.FLAG_NOT_FOUND, "no such flag", self._set_metadata)
 
     def _failed(self, fault: Exception) -> Resolution:
-        detail = str(fault) if isinstance(fault, EvaluationError) else type(fault).__name__
-        return error(ErrorCode.GENERAL, f"the rule failed: {detail}", self._set_metadata)
+        return failed(fault, self._set_metadata)
+
+
+def once(now: Callable[[], int]) -> Callable[[], int]:
+    """The clock as it is when it is first read."""
+    return lru_cache(maxsize=1)(now)
