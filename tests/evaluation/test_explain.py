@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rescind.evaluation import Decided, Evaluator, Explanation
+from rescind.evaluation import Decided, EvaluationError, Evaluator, Explanation, apply
 from rescind.evaluation.compiler import Outcomes, no_clock
 from rescind.evaluation.explain import walked
 from rescind.evaluation.explanation import STEPS_MAX
@@ -20,7 +20,7 @@ from tests.evaluation.flags import NOON, ScopedKill, Spec, flag
 from tests.evaluation.rules import EVALUATORS, VARIANTS, contexts, targeting_rules, users
 from tests.evaluation.test_jsonlogic import CASES
 from tests.evaluation.test_oracle import SLOW
-from tests.evaluation.test_safety import Hostile, attributes, definitions, scalars
+from tests.evaluation.test_safety import Hostile, attributes, definitions, rules, scalars
 
 COUNTRY = {"in": [{"var": "country"}, ["DE", "AT"]]}
 CHAIN = {
@@ -69,6 +69,26 @@ def test_the_walk_comes_to_what_the_compiled_function_gives(  # P7
     assert decision is not None
     outcome = Outcomes(VARIANTS, "third", {}).pick(decision.value, decision.split)
     assert (outcome.variant, outcome.reason) == (told.variant, told.reason)
+
+
+@settings(max_examples=1_000, suppress_health_check=SLOW)
+@given(rules, attributes)
+def test_the_walk_gives_what_jsonlogic_gives_for_rules_of_any_shape(rule: Any, data: Any) -> None:  # P7
+    try:
+        expected = apply(rule, data)
+    except EvaluationError:
+        return
+    assert repr(Interpreter("", {}, "v3", no_clock, Trace()).value(rule, Data(False, data), None)) == repr(expected)
+
+
+@pytest.mark.parametrize("operator", ["!", "!!", "if", "and", "or", "filter", "some", "all", "none"])
+@pytest.mark.parametrize("value", [{}, [], "", "0", 0.0, float("nan"), [[]], None])
+def test_truth_is_jsonlogics_in_the_walk_too(operator: str, value: Any) -> None:
+    rule = {operator: [{"var": "v"}, {"var": ""}, "no"] if operator in ("if", "and", "or") else [{"var": "v"}]}
+    if operator in ("filter", "some", "all", "none"):
+        rule = {operator: [{"var": "l"}, {"var": ""}]}
+    data = {"v": value, "l": [value]}
+    assert repr(Interpreter("", {}, "v3", no_clock, Trace()).value(rule, Data(False, data), None)) == repr(apply(rule, data))
 
 
 @settings(max_examples=300)
