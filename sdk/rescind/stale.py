@@ -14,6 +14,7 @@ class OffVariants:
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
         self.revision: Any = evaluator.revision
+        self.served: Mapping[str, Any] = {}
 
     def boolean(self, key: str, default: bool, context: Mapping[str, Any] | None = None) -> bool:
         """The off variant's value; the default for an unknown flag or a variant that is no boolean."""

@@ -140,3 +140,17 @@ def targetings(depth: int = 0) -> Rule:
 targeting_rules = targetings().filter(lambda rule: isinstance(rule, dict)) | booleans().filter(
     lambda rule: isinstance(rule, dict)
 )
+
+many_texts = st.lists(st.sampled_from(["a", "b", "free", "1.0"]), min_size=1, max_size=3)
+leads = st.one_of(
+    many_texts.map(lambda given: {"in": [{"var": "x"}, given]}),
+    texts.map(lambda given: {"===": [{"var": "x"}, given]}),
+    texts.map(lambda given: {"==": [given, {"var": ["x"]}]}),
+)
+steps = leads | leads.map(lambda lead: {"and": [lead]}) | st.tuples(leads, booleans(DEPTH - 1)).map(
+    lambda both: {"and": ["a name", *both]}
+)  # fmt: skip
+ladders = st.lists(st.tuples(steps, st.sampled_from([*VARIANTS, None])), min_size=4, max_size=9).map(
+    lambda rules: {"if": [part for rule in rules for part in rule]}
+)
+"""Rules in a row that ask for one attribute, `x`, first."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from rescind.evaluation.branches import HANDLERS, Branches, hoist
+from rescind.evaluation.branches import HANDLERS, Branches, hoist, used
 from rescind.evaluation.errors import EvaluationError, FaultCode, RuleError, UnreadableError
 from rescind.evaluation.frame import Frame
 from rescind.evaluation.kills import KILLED, FlagSpec, Kill, in_scope, judged_order
@@ -181,7 +181,7 @@ class Compiler:
             scope, lines = hoist(frame, targeting)
             branches = Branches(frame, scope, _Variant(outcomes))
             branches.write(targeting)
-            return frame.source.build([*lines, *branches.lines])
+            return frame.source.build([*used(lines, branches.lines), *branches.lines])
         except (SyntaxError, MemoryError, UnicodeEncodeError) as fault:
             raise UnreadableError(FaultCode.TOO_LARGE, f"the targeting cannot be compiled: {type(fault).__name__}") from fault
 

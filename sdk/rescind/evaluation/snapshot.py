@@ -33,12 +33,12 @@ class Evaluator:
         "_evaluators",
         "_flags",
         "_now",
-        "_served",
         "_set_metadata",
         "environment",
         "generation",
         "metadata",
         "revision",
+        "served",
     )
 
     def __init__(
@@ -60,7 +60,8 @@ class Evaluator:
         self._flags: Mapping[str, FlagSpec] = dict(flags)
         self._evaluators = dict(evaluators or {})
         self._now = now
-        self._served: dict[str, Served] = {}
+        self.served: dict[str, Served] = {}
+        """The flags compiled so far: (context) -> prepared outcome. For reading, where a call is too much."""
         self.metadata = dict(metadata or {})
         self._set_metadata = MappingProxyType(self.metadata)
         self.generation = generation
@@ -70,7 +71,7 @@ class Evaluator:
 
     def updated(self, changed: Mapping[str, FlagSpec], removed: Iterable[str] = (), revision: Any = None) -> Evaluator:
         """The snapshot after a change: this one stays as it is. What did not change stays compiled."""
-        flags, served = dict(self._flags), dict(self._served)
+        flags, served = dict(self._flags), dict(self.served)
         flags.update(changed)
         for key in removed:
             flags.pop(key, None)
@@ -78,7 +79,7 @@ class Evaluator:
         for key in changed:
             served.pop(key, None)
         following = Evaluator({}, self._evaluators, self.metadata, self.generation, self.environment, revision, now=self._now)
-        following._flags, following._served = flags, served
+        following._flags, following.served = flags, served
         return following
 
     @property
@@ -89,7 +90,7 @@ class Evaluator:
     def boolean(self, key: str, default: bool, context: Mapping[str, Any] | None = None) -> bool:
         """The flag's value, or `default`: the hot path of `evaluate(key, context, default, "boolean").value`."""
         try:
-            value = self._served[key](context or _EMPTY).value
+            value = self.served[key](context or _EMPTY).value
         except Exception:
             value = self.evaluate(key, context, default, "boolean").value
         return value if value is True or value is False else default
@@ -102,7 +103,7 @@ class Evaluator:
         cannot read the definition.
         """
         try:
-            served = self._served.get(key) or self._compiled(key)
+            served = self.served.get(key) or self._compiled(key)
             if context.__class__ is not dict and not isinstance(context, Mapping):
                 context = _EMPTY
             outcome = served(context)
@@ -116,7 +117,7 @@ class Evaluator:
         A prepared outcome is the same object every time, so that what is made of it can be kept. Never raises (P6).
         """
         try:
-            return (self._served.get(key) or self._compiled(key))(context)
+            return (self.served.get(key) or self._compiled(key))(context)
         except Exception as fault:
             return self._failed(fault)
 
@@ -156,14 +157,14 @@ class Evaluator:
     def compile(self, keys: Iterable[str] | None = None) -> None:
         """Compile flags ahead of their first use, for example those that a change brought, off the event loop."""
         for key in list(self._flags) if keys is None else keys:
-            if key in self._flags and key not in self._served:
-                self._served[key] = self._compiler.compile(key, self._flags[key])
+            if key in self._flags and key not in self.served:
+                self.served[key] = self._compiler.compile(key, self._flags[key])
 
     def _compiled(self, key: str) -> Served:
         flag = self._flags.get(key)
         if flag is None:
             return lambda _: self._not_found()
-        served = self._served[key] = self._compiler.compile(key, flag)
+        served = self.served[key] = self._compiler.compile(key, flag)
         return served
 
     def _not_found(self) -> Resolution:
