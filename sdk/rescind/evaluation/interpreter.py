@@ -16,6 +16,7 @@ from rescind.evaluation.faults import Path
 from rescind.evaluation.frame import arguments_of, is_constant, is_rule
 from rescind.evaluation.limits import ITERATIONS_MAX
 from rescind.evaluation.lookup import dig, look_up, missing, missing_some, path_of, whole
+from rescind.evaluation.loops import cost_of
 from rescind.evaluation.operators import CALLS, EXACT, LOOPS, contains, negate, reduce_items, subtract
 from rescind.evaluation.tracing import Draft, Trace
 
@@ -58,7 +59,7 @@ class Interpreter:
         self, flag_key: str, evaluators: Mapping[str, Any], generation: str, timestamp: Callable[[], int], trace: Trace
     ) -> None:
         self._flag_key = flag_key
-        self._evaluators = evaluators
+        self.evaluators = evaluators
         self._generation = generation
         self._timestamp = timestamp
         self._trace = trace
@@ -77,7 +78,7 @@ class Interpreter:
         if is_rule(rule):
             ((operator, arguments),) = rule.items()
             if operator == "$ref":
-                return self.decide(self._evaluators[arguments], data, _shared(arguments), split)
+                return self.decide(self.evaluators[arguments], data, _shared(arguments), split)
             if operator in ("if", "?:"):
                 return self._decide_if(_Operands(self, arguments, data, (path, operator)), operator, split)
             if operator == "fractional":
@@ -94,7 +95,7 @@ class Interpreter:
             return rule
         ((operator, arguments),) = rule.items()
         if operator == "$ref":
-            return self.value(self._evaluators[arguments], data, _shared(arguments))
+            return self.value(self.evaluators[arguments], data, _shared(arguments))
         below = _Operands(self, arguments, data, (path, operator))
         if operator == "var":
             return self._var(below)
@@ -146,12 +147,12 @@ class Interpreter:
         if operator == "reduce":
             items, start = below[0], below[2]
             with self._trace.quiet():
-                return reduce_items(items, below.inner, self._budget, start)
+                return reduce_items(items, below.inner, self._budget, below.cost, start)
         if below.count < 2 and operator != "map":
             return [] if operator == "filter" else operator == "none"
         items = below[0]
         with self._trace.quiet():
-            return LOOPS[operator](items, below.inner, self._budget)
+            return LOOPS[operator](items, below.inner, self._budget, below.cost)
 
     def _var(self, below: _Operands) -> Any:
         key = below.given[0] if below.count else None
@@ -271,6 +272,11 @@ class _Operands:
     @property
     def all(self) -> list[Any]:
         return [self[index] for index in range(self.count)]
+
+    @property
+    def cost(self) -> int:
+        """What the second operand costs for each item."""
+        return cost_of(self.given[1] if self.count > 1 else None, self._interpreter.evaluators)
 
     def inner(self, item: Any, _: Any) -> Any:
         """The second operand, for an item."""
