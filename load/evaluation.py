@@ -4,8 +4,8 @@
 
 Three flags, written in each evaluator's own form: a plain boolean; a list of countries and a plan, then 25 %; 20 such rules, of
 which the last matches. Each peer is asked by its public call, offline, with contexts made beforehand; what it gives is compared
-first. Medians over rounds in which all take turns, in microseconds of one call: with one context again and again, and with a
-context of its own for each call. Ours runs as in a service: the client follows a `rescind dev`, with the guard against any
+first. Medians over rounds in which all take turns, in microseconds of the calling thread's CPU for one call, so that nobody pays
+for what else the machine does: with one context again and again, and with a context of its own for each call. Ours runs as in a service: the client follows a `rescind dev`, with the guard against any
 exception, a request's pin, and the note of what was evaluated for effects.
 """
 
@@ -16,6 +16,7 @@ import gc
 import statistics
 import sys
 import tempfile
+import time
 import timeit
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -99,8 +100,8 @@ def measure(found: list[Peer], repeats: int, users: int) -> Times:
             for key in FLAGS:
                 for kind, contexts in (("one", own[peer.name][:1] * users), ("own", own[peer.name])):
                     names = {"client": peer.client, "key": key, "contexts": contexts}
-                    seconds = timeit.timeit(f"for context in contexts: {peer.statement}", globals=names, number=1)
-                    times.setdefault((peer.name, key, kind), []).append(seconds / users * 1e6)
+                    loop = timeit.Timer(f"for context in contexts: {peer.statement}", timer=time.thread_time, globals=names)
+                    times.setdefault((peer.name, key, kind), []).append(loop.timeit(1) / users * 1e6)
     return times
 
 

@@ -33,7 +33,7 @@ class ExplainController(Controller):
         replicas: NamedDependency[Replicas],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
-        """The answer for `{"context": {...}}`, the rule it comes from, and the steps that led there. Nothing is kept of it."""
+        """The answer for `{"context": {...}}`, the rule it comes from, and what was found on the way. Nothing is kept of it."""
         require_any(principal, READ, environment)
         body = await read_object(request)
         context = body.get("context", {})

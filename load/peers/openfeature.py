@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from openfeature.provider.no_op_provider import NoOpProvider
 from rescind.openfeature import RescindProvider
 
 from load.peers.ours import definitions
+
+
+logging.getLogger("openfeature.contrib").setLevel(logging.CRITICAL)  # flagd's watcher looks once more for its file at the end
 
 
 class ThroughOpenFeature:

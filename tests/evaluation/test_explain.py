@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rescind.evaluation import Decided, EvaluationError, Evaluator, Explanation, apply
 from rescind.evaluation.compiler import Outcomes, no_clock
 from rescind.evaluation.explain import walked
-from rescind.evaluation.explanation import STEPS_MAX
+from rescind.evaluation.explanation import FINDINGS_MAX
 from rescind.evaluation.interpreter import VISITS_MAX, Data, Enough, Interpreter
 from rescind.evaluation.tracing import Trace
 
@@ -108,10 +108,10 @@ def test_a_rule_is_named_with_what_it_found_and_where_the_subject_falls() -> Non
     assert told.decided is Decided.RULE
     assert told.rule is not None
     assert (told.rule.number, told.rule.name, told.rule.pointer) == (1, "beta countries", "/targeting/if/0")
-    (chain,) = told.steps
-    condition, share = chain.steps
+    (chain,) = told.findings
+    condition, share = chain.findings
     assert (chain.operand, condition.operand, condition.pointer) == (1, 2, "/targeting/if/0/and")
-    assert [one.found for one in condition.steps] == [{"country": "DE"}, {"plan": "pro"}]
+    assert [one.found for one in condition.findings] == [{"country": "DE"}, {"plan": "pro"}]
     split = share.split
     assert split is not None
     assert (split.generation, split.by, split.total) == ("v3", None, 100)
@@ -123,9 +123,9 @@ def test_a_rule_is_named_with_what_it_found_and_where_the_subject_falls() -> Non
 
 def test_the_operand_that_decided_a_connective_is_the_last_one_looked_at() -> None:
     told = explained(CHAIN_FLAG, {"country": "FR", "n": 7}, evaluators=EVALUATORS)
-    (chain,) = told.steps
-    condition, adult = chain.steps
-    assert (condition.value, condition.operand, len(condition.steps)) == (False, 1, 1)
+    (chain,) = told.findings
+    condition, adult = chain.findings
+    assert (condition.value, condition.operand, len(condition.findings)) == (False, 1, 1)
     assert (adult.pointer, adult.found, adult.value) == ("/$evaluators/adult/>=", {"n": 7}, True)
     assert (told.rule and told.rule.number, told.rule and told.rule.name, told.pointer) == (2, None, "/targeting/if/3")
 
@@ -135,7 +135,7 @@ def test_where_no_condition_holds_the_last_value_is_said_to_decide() -> None:
     assert (told.decided, told.pointer) == (Decided.RULE, "/targeting/if/4")
     assert told.rule is not None
     assert (told.rule.number, told.rule.pointer) == (3, "/targeting/if/4")
-    assert told.steps[0].steps[0].steps[0].found == {"country": None}
+    assert told.findings[0].findings[0].findings[0].found == {"country": None}
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_it_says_what_the_answer_comes_from(definition: Any, context: Any, decid
 
 
 def test_the_subject_without_a_key_is_in_no_share() -> None:
-    (step,) = explained(flag({"fractional": [["on", 1], ["off", 1]]})).steps
+    (step,) = explained(flag({"fractional": [["on", 1], ["off", 1]]})).findings
     assert step.split is not None
     assert (step.split.hash, step.split.share, step.found) == (None, None, {"targetingKey": None})
 
@@ -172,7 +172,7 @@ def test_what_cannot_be_read_is_said_with_pointers() -> None:
 def test_kills_are_judged_before_every_rule_and_the_one_in_scope_decides() -> None:  # P4
     kills = [ScopedKill(scope={"country": "FR"}), ScopedKill(scope={"country": "DE", "tenant": "a"})]
     told = explained(flag({"if": [True, "on"]}), {"country": "DE"}, spec={"kills": kills})
-    assert (told.decided, told.variant, told.steps) == (Decided.KILL, "off", [])
+    assert (told.decided, told.variant, told.findings) == (Decided.KILL, "off", [])
     assert [(kill.in_scope, kill.absent) for kill in told.kills] == [(False, []), (True, ["tenant"])]
     spared = explained(flag({"if": [True, "on"]}), {"country": "AT"}, spec={"kills": kills})
     assert (spared.decided, spared.variant, [kill.in_scope for kill in spared.kills]) == (Decided.RULE, "on", [False, False])
@@ -188,7 +188,7 @@ def test_the_clock_is_read_once() -> None:
     targeting = {"if": [{"==": [{"var": "$flagd.timestamp"}, NOON]}, "on", "off"]}
     told = Evaluator({"flag": Spec(definition=flag(targeting))}, now=lambda: next(seconds)).explain("flag", {})
     assert (told.variant, told.pointer) == ("on", "/targeting/if/1")
-    assert told.steps[0].steps[0].found == {"$flagd.timestamp": NOON}
+    assert told.findings[0].findings[0].found == {"$flagd.timestamp": NOON}
 
 
 @pytest.mark.parametrize("value", [Hostile(), [Hostile()], "x" * 10**6, {1: 2}, 10**400, float("nan"), "\ud800", [[[[1]]]]])
@@ -201,14 +201,14 @@ def test_a_large_targeting_gives_a_bounded_explanation() -> None:
     steps = [{"==": [{"var": f"a{number}"}, number]} for number in range(2_000)]
     told = explained(flag({"if": [{"or": steps}, "on", "off"]}), {"a1999": 1999})
     assert (told.truncated, told.variant) == (True, "on")
-    assert count(told.steps) <= STEPS_MAX
+    assert count(told.findings) <= FINDINGS_MAX
     loop = {"some": [{"var": "l"}, {"or": [{"==": [{"var": ""}, number]} for number in range(10)]}]}
     long = explained(flag({"if": [loop, "on", "off"]}), {"l": [99] * 9_000})
     assert (long.truncated, long.variant) == (True, "off")
 
 
-def count(steps: list[Any]) -> int:
-    return sum(1 + count(step.steps) for step in steps)
+def count(findings: list[Any]) -> int:
+    return sum(1 + count(one.findings) for one in findings)
 
 
 def test_a_walk_ends() -> None:

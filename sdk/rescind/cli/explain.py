@@ -48,7 +48,7 @@ def explain(session: Session, flag: str, attributes: tuple[str, ...], context: s
     for fault in told["faults"]:
         session.console.print(f"  {escape(fault['pointer'] or '/')}  {escape(fault['detail'])}")
     if told["truncated"]:
-        session.console.print("[dim]there are more steps than are shown[/]")
+        session.console.print("[dim]there is more than are shown[/]")
 
 
 def context_of(document: str | None, pairs: Sequence[str]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def context_of(document: str | None, pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def tree_of(told: Mapping[str, Any]) -> Tree:
-    """The whole explanation: the answer on top, then kills, then the steps."""
+    """The whole explanation: the answer on top, then kills, then what was found."""
     place = f"[bold]{escape(told['flag'])}[/] in {escape(told['environment'])} at {told['revision']}"
     tree = Tree(f"{place}: {answer_of(told)}\n{why(told)}")
     for kill in told["kills"]:
@@ -77,8 +77,8 @@ def tree_of(told: Mapping[str, Any]) -> Tree:
         verdict = "[red]in its scope[/]" if kill["in_scope"] else "[dim]not in its scope[/]"
         absent = f" [dim](absent: {escape(', '.join(kill['absent']))})[/]" if kill["absent"] else ""
         tree.add(f"kill for {escape(scope)} to {escape(kill['off_variant'])}: {verdict}{absent}")
-    for step in told["steps"]:
-        _grow(tree, step)
+    for finding in told["findings"]:
+        _grow(tree, finding)
     return tree
 
 
@@ -100,21 +100,21 @@ def why(told: Mapping[str, Any]) -> str:
     return f"decided by rule {rule['number']}{name}{place}"
 
 
-def _grow(tree: Tree, step: Mapping[str, Any]) -> None:
-    branch = tree.add(step_line(step))
-    for inner in step.get("steps", ()):
+def _grow(tree: Tree, finding: Mapping[str, Any]) -> None:
+    branch = tree.add(finding_line(finding))
+    for inner in finding.get("findings", ()):
         _grow(branch, inner)
 
 
-def step_line(step: Mapping[str, Any]) -> str:
-    """One step: operator, what it found, where the subject falls, what it gave."""
-    parts = [f"[bold]{escape(step['operator'])}[/] → {escape(_text(step['value']))}"]
-    parts += [f"{escape(name)} is {escape(_text(value))}" for name, value in step.get("found", {}).items()]
-    if step.get("split"):
-        parts.append(split_line(step["split"]))
-    if "operand" in step:
-        parts.append(f"decided by operand {step['operand'] + 1}")
-    return f"{', '.join(parts)} [dim]{escape(step['pointer'])}[/]"
+def finding_line(finding: Mapping[str, Any]) -> str:
+    """One finding: operator, what it found, where the subject falls, what it gave."""
+    parts = [f"[bold]{escape(finding['operator'])}[/] → {escape(_text(finding['value']))}"]
+    parts += [f"{escape(name)} is {escape(_text(value))}" for name, value in finding.get("found", {}).items()]
+    if finding.get("split"):
+        parts.append(split_line(finding["split"]))
+    if "operand" in finding:
+        parts.append(f"decided by operand {finding['operand'] + 1}")
+    return f"{', '.join(parts)} [dim]{escape(finding['pointer'])}[/]"
 
 
 def split_line(split: Mapping[str, Any]) -> str:

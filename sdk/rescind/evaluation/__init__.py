@@ -10,7 +10,7 @@ from rescind.evaluation.check import check
 from rescind.evaluation.document import check_document
 from rescind.evaluation.errors import EvaluationError, Fault, FaultCode, RuleError, UnreadableError
 from rescind.evaluation.explain import FlagSet, explain
-from rescind.evaluation.explanation import Decided, Explanation, KillSeen, Rule, Split, Step
+from rescind.evaluation.explanation import Decided, Explanation, Finding, KillSeen, Rule, Split
 from rescind.evaluation.kills import KILLED, FlagSpec, Kill, in_scope
 from rescind.evaluation.logic import apply
 from rescind.evaluation.resolution import ErrorCode, Kind, Reason, Resolution
@@ -26,6 +26,7 @@ __all__ = [
     "Explanation",
     "Fault",
     "FaultCode",
+    "Finding",
     "FlagSet",
     "FlagSpec",
     "Generation",
@@ -37,7 +38,6 @@ __all__ = [
     "Rule",
     "RuleError",
     "Split",
-    "Step",
     "UnreadableError",
     "apply",
     "check",

@@ -35,7 +35,7 @@ class FlagSet(Struct, frozen=True, kw_only=True):
 def explain(key: str, flag: FlagSpec, context: Mapping[str, Any], within: FlagSet) -> Explanation:
     """The answer of the flag for the context, and how it came about. Never raises (P6).
 
-    The answer is the compiled function's; the steps are those of a walk that comes to the same.
+    The answer is the compiled function's; the findings are those of a walk that comes to the same.
     """
     try:
         return _explained(key, flag, context, within)
@@ -100,7 +100,7 @@ def _targeted(key: str, targeting: Any, context: Mapping[str, Any], within: Flag
     trace = Trace()
     walk = Interpreter(key, within.evaluators, within.generation, within.timestamp, trace)
     decision = walked(walk, trace, targeting, context)
-    found = {"decided": _decided(outcome, decision), "steps": trace.steps, "truncated": trace.truncated}
+    found = {"decided": _decided(outcome, decision), "findings": trace.findings, "truncated": trace.truncated}
     return {**found, "pointer": pointer_of(decision.path), "rule": _rule(walk)} if decision else found
 
 

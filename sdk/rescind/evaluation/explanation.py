@@ -14,10 +14,10 @@ from msgspec import Struct
 from rescind.evaluation.errors import Fault
 from rescind.evaluation.limits import SAFE_INTEGER
 
-STEPS_MAX: Final = 250
-"""Steps in one explanation."""
+FINDINGS_MAX: Final = 250
+"""Findings in one explanation."""
 FOUND_MAX: Final = 8
-"""Attributes that one step shows."""
+"""Attributes that one finding shows."""
 FAULTS_SHOWN_MAX: Final = 10
 """Faults of a definition that cannot be read."""
 SHOWN_TEXT_MAX: Final = 200
@@ -64,7 +64,7 @@ class Split(Struct, frozen=True, kw_only=True):
     weight: int = 0
 
 
-class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Finding(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One operation of the targeting that was carried out, and what it gave."""
 
     pointer: str
@@ -76,7 +76,7 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     operand: int | None = None
     """Which operand decided: of `and`, `or` and `if`."""
     split: Split | None = None
-    steps: list[Step] = []
+    findings: list[Finding] = []
 
 
 class Rule(Struct, frozen=True, kw_only=True):
@@ -118,11 +118,11 @@ class Explanation(Struct, frozen=True, kw_only=True):
     rule: Rule | None = None
     kills: list[KillSeen] = []
     """In the order in which they are judged: the first that has the context in its scope decides."""
-    steps: list[Step] = []
+    findings: list[Finding] = []
     faults: list[Fault] = []
     """Why this version cannot read the definition."""
     truncated: bool = False
-    """There were more steps than `STEPS_MAX`, or more work than an explanation may take."""
+    """There were more findings than `FINDINGS_MAX`, or more work than an explanation may take."""
 
 
 def shown(value: Any, depth: int = 0) -> Any:

@@ -102,7 +102,7 @@ class Interpreter:
         self._entered = True
         if operator in ("if", "?:", "fractional"):
             return self.decide(rule, data, path).value
-        with self._trace.step((path, operator), operator) as draft:
+        with self._trace.operation((path, operator), operator) as draft:
             draft.value = self._operation(operator, below, draft)
         return draft.value
 
@@ -182,7 +182,7 @@ class Interpreter:
         outermost, self._entered = not self._entered, True
         if outermost:
             self.chain = below
-        with self._trace.step(below.path, operator) as draft:
+        with self._trace.operation(below.path, operator) as draft:
             draft.operand = index = self._branch(below)
             if outermost:
                 self.branch = index
@@ -200,7 +200,7 @@ class Interpreter:
         return below.count - 1 if below.count % 2 else below.count
 
     def _decide_split(self, below: _Operands) -> Decision:
-        with self._trace.step(below.path, "fractional") as draft:
+        with self._trace.operation(below.path, "fractional") as draft:
             decision = self._split(below, draft)
             draft.value = decision.value
         return decision

@@ -144,7 +144,7 @@ class Evaluator:
         return answered(key, self._within(), outcome, Decided.STALE if key in self._flags else Decided.NOT_FOUND)
 
     def _within(self) -> FlagSet:
-        """What a flag is explained with. The clock is read once: answer and steps are of one instant."""
+        """What a flag is explained with. The clock is read once: answer and findings are of one instant."""
         return FlagSet(
             evaluators=self._evaluators,
             metadata=self._set_metadata,

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rescind.evaluation.explanation import FOUND_MAX, STEPS_MAX, Split, Step, name_of, shown
+from rescind.evaluation.explanation import FINDINGS_MAX, FOUND_MAX, Finding, Split, name_of, shown
 from rescind.evaluation.faults import Path, pointer_of
 
 
 class Draft:
-    """A step that is being carried out."""
+    """An operation that is being carried out."""
 
     def __init__(self, path: Path, operator: str) -> None:
         self.path = path
@@ -22,21 +22,21 @@ class Draft:
         self.split: Split | None = None
         self.inside: list[Draft] = []
 
-    def step(self) -> Step:
-        """The step as it has become."""
-        return Step(
+    def finished(self) -> Finding:
+        """The finding as it has become."""
+        return Finding(
             pointer=pointer_of(self.path),
             operator=self.operator,
             value=shown(self.value),
             found=self.found,
             operand=self.operand,
             split=self.split,
-            steps=[draft.step() for draft in self.inside],
+            findings=[draft.finished() for draft in self.inside],
         )
 
 
 class Trace:
-    """Collects steps. `quiet` while a loop goes over its items."""
+    """Collects findings. `quiet` while a loop goes over its items."""
 
     def __init__(self) -> None:
         self._root = Draft(None, "")
@@ -46,18 +46,18 @@ class Trace:
         self.truncated = False
 
     @property
-    def steps(self) -> list[Step]:
+    def findings(self) -> list[Finding]:
         """What was recorded, in the order in which it was carried out."""
-        return [draft.step() for draft in self._root.inside]
+        return [draft.finished() for draft in self._root.inside]
 
     @contextmanager
-    def step(self, path: Path, operator: str) -> Iterator[Draft]:
-        """A step around its operands. Beyond the limit it is carried out and not recorded."""
+    def operation(self, path: Path, operator: str) -> Iterator[Draft]:
+        """An operation around its operands. Beyond the limit it is carried out and not recorded."""
         draft = Draft(path, operator)
         if not self._quiet:
             self._count += 1
-            self.truncated = self.truncated or self._count > STEPS_MAX
-            if self._count <= STEPS_MAX:
+            self.truncated = self.truncated or self._count > FINDINGS_MAX
+            if self._count <= FINDINGS_MAX:
                 self._open[-1].inside.append(draft)
         self._open.append(draft)
         try:
@@ -75,7 +75,7 @@ class Trace:
             self._quiet -= 1
 
     def read(self, name: Any, value: Any) -> None:
-        """Note an attribute that the step under way has read."""
+        """Note an attribute that the operation under way has read."""
         found = self._open[-1].found
         if not self._quiet and len(found) < FOUND_MAX:
             found[name_of(name)] = shown(value)
