@@ -4,9 +4,10 @@
 
 Three flags, written in each evaluator's own form: a plain boolean; a list of countries and a plan, then 25 %; 20 such rules, of
 which the last matches. Each peer is asked by its public call, offline, with contexts made beforehand; what it gives is compared
-first. Medians over rounds in which all take turns, in microseconds of the calling thread's CPU for one call, so that nobody pays
-for what else the machine does: with one context again and again, and with a context of its own for each call. Ours runs as in a service: the client follows a `rescind dev`, with the guard against any
-exception, a request's pin, and the note of what was evaluated for effects.
+first. Medians over rounds in which all take turns, in microseconds of the calling thread's CPU for one call, so that nobody
+pays for what else the machine does: with one context again and again, and with a context of its own for each call. Ours runs as
+in a service: the client follows a `rescind dev`, with the guard against any exception, the look for a request's pin, and the
+note of what was evaluated for effects.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from rescind.openfeature import RescindProvider
 
 from load.peers.ours import definitions
 
-
 logging.getLogger("openfeature.contrib").setLevel(logging.CRITICAL)  # flagd's watcher looks once more for its file at the end
 
 
