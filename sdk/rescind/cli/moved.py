@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from rescind.packed import PackedSnapshot, read_snapshot
 
 KEYS_MAX = 1_000_000
 KEY_LENGTH_MAX = 1_024
+TEXT_MAX = 64 * 1024 * 1024
+"""Characters of the whole list."""
 SHOWN_MAX = 50
 """Of those who move; `--json` has them all."""
 CHUNK = 5_000
@@ -63,12 +66,13 @@ def snapshot_of(session: Session) -> PackedSnapshot:
 def read_keys(place: str) -> list[str]:
     """The targeting keys, one a line; empty lines name nobody. Raises `UsageError`."""
     try:
-        text = sys.stdin.read() if place == "-" else Path(place).read_text(encoding="utf-8")
+        with nullcontext(sys.stdin) if place == "-" else Path(place).open(encoding="utf-8") as file:
+            text = file.read(TEXT_MAX + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"the targeting keys {place!r} cannot be read: {error}") from None
     keys = [line for line in text.splitlines() if line]
-    if len(keys) > KEYS_MAX:
-        raise click.UsageError(f"more than {KEYS_MAX:,} targeting keys: split the file")
+    if len(keys) > KEYS_MAX or len(text) > TEXT_MAX:
+        raise click.UsageError(f"more than {KEYS_MAX:,} targeting keys, or {TEXT_MAX:,} characters: split the list")
     if any(len(key) > KEY_LENGTH_MAX for key in keys):
         raise click.UsageError(f"a targeting key has more than {KEY_LENGTH_MAX} characters: one a line is expected")
     return keys
