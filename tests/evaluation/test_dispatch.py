@@ -56,6 +56,16 @@ def test_code_is_not_multiplied() -> None:
     assert run_of([part for test in alike for part in (test, "on")], 0) is None
 
 
+@pytest.mark.parametrize(
+    ("value", "variant"), [(["b"], "off"), ("b", "off"), (Plan.FREE, "on"), ({}, "third"), (True, "third")]
+)
+def test_equality_finds_a_list_by_its_text(value: Any, variant: str) -> None:
+    ends = {"a": "on", "b": "off", "free": "on", "c": "on"}
+    rules = {"if": [part for text, end in ends.items() for part in ({"==": [{"var": "x"}, text]}, end)]}
+    assert run_of(rules["if"], 0) is not None
+    assert variant_of(rules, {"x": value}) == variant
+
+
 @pytest.mark.parametrize("value", [Hostile(), [Hostile()], "\ud800", 10**400, float("nan")])
 def test_absurd_values_are_found_nowhere(value: Any) -> None:
     tests = [{operator: [{"var": "x"}, "a"]} for operator in ("==",) * RULES_MIN + ("===",) * RULES_MIN]
