@@ -14,6 +14,7 @@ from rescind import wire
 from flagd.errors import refused
 from flagd.http.bodies import AnyRequest, answer, read
 from flagd.http.environments import EnvironmentController
+from flagd.http.explain import ExplainController
 from flagd.http.flags import LIMIT_MAX, READ, ChangeController, FlagController, KillOperation, KillOperations
 from flagd.http.gate import BODY_MAX, require_any
 from flagd.http.imports import ImportController
@@ -64,6 +65,7 @@ def build(
         route_handlers=[
             EnvironmentController,
             FlagController,
+            ExplainController,
             ChangeController,
             SegmentController,
             ScheduleController,

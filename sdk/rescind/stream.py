@@ -15,7 +15,7 @@ import msgspec
 from rescind.clock import Clock, full_jitter_seconds
 from rescind.current import NOTHING, Applied, Current, DoesNotFollow
 from rescind.errors import ApiError, Unreachable
-from rescind.packed import read_change, read_snapshot
+from rescind.packed import PackedSnapshot, read_change, reading
 from rescind.sse import Event
 from rescind.transport import AsyncApi
 from rescind.wire import Heartbeat, Revision
@@ -169,8 +169,7 @@ class Follower:
             match event.event:
                 case "snapshot":
                     await asyncio.sleep(0)
-                    snapshot = read_snapshot(event.data)
-                    await asyncio.sleep(0)
+                    snapshot = await read_between(event.data)
                     self._done(self._current.take_snapshot(snapshot), "push")
                 case "change":
                     self._done(self._current.take_change(read_change(event.data)), "push")
@@ -199,11 +198,10 @@ class Follower:
             self._heard()
             if answer.status == 304:
                 return Fetched(at_least, self._current.revision)
-            snapshot = read_snapshot(answer.content)
+            snapshot = await read_between(answer.content)
         except (Unreachable, ApiError, msgspec.MsgspecError) as error:
             self.last_error = str(error)
             return None
-        await asyncio.sleep(0)
         self._done(self._current.take_snapshot(snapshot), "poll" if at_least is None else "catch-up")
         self._etag = answer.headers.get("etag", "")
         return Fetched(at_least, snapshot.revision)
@@ -218,3 +216,16 @@ class Follower:
         self._etag = f'"{applied.revision}"' if how == "push" else self._etag
         self._moved.set()
         self._applied(applied, how)
+
+
+async def read_between(content: bytes | str) -> PackedSnapshot:
+    """The snapshot, read while the loop comes round. Raises `msgspec.MsgspecError` for what is none."""
+    steps = reading(content)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            snapshot: PackedSnapshot = done.value
+            await asyncio.sleep(0)
+            return snapshot
+        await asyncio.sleep(0)
