@@ -15,10 +15,11 @@ READY_SECONDS = 30.0
 
 def definitions() -> dict[str, Any]:
     """The flags as flagd writes them."""
-    return {key: _definition(rules) for key, rules in FLAGS.items()}
+    return {key: definition_of(rules) for key, rules in FLAGS.items()}
 
 
-def _definition(rules: list[Rule]) -> dict[str, Any]:
+def definition_of(rules: list[Rule]) -> dict[str, Any]:
+    """A flag with these rules."""
     bare = {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "off" if rules else "on"}
     chain = [part for rule in rules for part in _parts(rule)]
     return {**bare, "targeting": {"if": [*chain, "off"]}} if rules else bare
@@ -27,6 +28,11 @@ def _definition(rules: list[Rule]) -> dict[str, Any]:
 def _parts(rule: Rule) -> tuple[Any, Any]:
     condition = {"and": [{"in": [{"var": "country"}, list(rule.countries)]}, {"==": [{"var": "plan"}, rule.plan]}]}
     return condition, {"fractional": [["on", SHARE], ["off", 100 - SHARE]]}
+
+
+def context_of(user: dict[str, Any]) -> dict[str, Any]:
+    """A user as an evaluation context."""
+    return {"targetingKey": user["key"], "country": user["country"], "plan": user["plan"], "email": user["email"]}
 
 
 def put_flags(site: Site) -> None:
@@ -54,7 +60,7 @@ class Native:
 
     def context(self, user: dict[str, Any]) -> Any:
         """A dict."""
-        return {"targetingKey": user["key"], "country": user["country"], "plan": user["plan"], "email": user["email"]}
+        return context_of(user)
 
     def close(self) -> None:
         """Stop its thread."""
