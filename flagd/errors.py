@@ -1,10 +1,12 @@
 """The refusals of this wing, as problems of HTTP (RFC 9457): each says what is wrong, and what to do.
 
 Problem (runtime.problem)
-├── 404 unknown_environment, unknown_flag     with the name that was probably meant
+├── 404 unknown_environment, unknown_flag, unknown_segment   with the name that was probably meant
+├── 404 unknown_schedule, no_rollout
+├── 409 already_ended, rollout_running        what is asked for is over, or not over yet
 ├── 409 revision_mismatch                     someone else changed the environment first
 ├── 412 flag_changed                          someone else changed the flag first
-├── 409 key_was_used, killed                  the change contradicts what is held
+├── 409 key_was_used, killed, in_use          the change contradicts what is held
 ├── 409 environment_in_recovery               PostgreSQL is older than what was seen (P2)
 └── 422 invalid                               every fault of the document at once
 """
@@ -28,12 +30,22 @@ class Code(StrEnum):
     FLAG_CHANGED = "flag_changed"
     KEY_WAS_USED = "key_was_used"
     KILLED = "killed"
+    IN_USE = "in_use"
+    UNKNOWN_SEGMENT = "unknown_segment"
+    UNKNOWN_SCHEDULE = "unknown_schedule"
+    ALREADY_ENDED = "already_ended"
+    ROLLOUT_RUNNING = "rollout_running"
+    NO_ROLLOUT = "no_rollout"
     IN_RECOVERY = "environment_in_recovery"
     INVALID = "invalid"
     KILL_ELSEWHERE = "kill_has_its_own_endpoint"
 
 
-_CONFLICTS = (Code.KEY_WAS_USED, Code.KILLED)
+_CONFLICTS = {
+    Code.KEY_WAS_USED: "Choose another key.",
+    Code.KILLED: "Lift the kill first, then make the change.",
+    Code.IN_USE: "Change the flags that need it first, or in the same change.",
+}
 
 
 def unknown_environment(name: str, known: Iterable[str]) -> Problem:
@@ -54,13 +66,46 @@ def unknown_flag(key: str, known: Iterable[str]) -> Problem:
     )
 
 
+def unknown_segment(name: str, known: Iterable[str]) -> Problem:
+    """404, with the segment that was probably meant."""
+    suggestion = suggest(name[:255], list(known))
+    return Problem(404, Code.UNKNOWN_SEGMENT, "Unknown segment", f"There is no segment {name!r:.280}.", suggestion=suggestion)
+
+
+def unknown_schedule(identity: str) -> Problem:
+    """404."""
+    detail = f"There is no schedule {identity!r:.80}."
+    return Problem(404, Code.UNKNOWN_SCHEDULE, "Unknown schedule", detail, next_step="`rescind schedule list` shows them.")
+
+
+def already_ended(what: str, state: str) -> Problem:
+    """409: it cannot be cancelled or stopped any more."""
+    return Problem(409, Code.ALREADY_ENDED, "It has ended", f"The {what} is {state} already.")
+
+
+def rollout_running(flag: str) -> Problem:
+    """409: a flag has one rollout at a time."""
+    return Problem(
+        409,
+        Code.ROLLOUT_RUNNING,
+        "A rollout is running",
+        f"Flag {flag!r} is being rolled out.",
+        next_step=f"Stop it first: rescind rollout {flag} --stop --reason TEXT.",
+    )
+
+
+def no_rollout(flag: str) -> Problem:
+    """404: the flag never had one."""
+    return Problem(404, Code.NO_ROLLOUT, "No rollout", f"Flag {flag!r} has no rollout.")
+
+
 def refused(faults: Sequence[wire.Fault]) -> Problem:
     """Every fault of a document at once: 422, or 409 where all that is wrong is what is held."""
     errors = [Fault(pointer=fault.pointer, detail=fault.detail, code=str(fault.code)) for fault in faults]
     codes = {fault.code for fault in faults}
     detail = faults[0].detail if len(faults) == 1 else f"{len(faults)} faults; the first: {faults[0].detail}"
     if len(codes) == 1 and (code := codes.pop()) in _CONFLICTS:
-        step = "Lift the kill first, then make the change." if code == Code.KILLED else "Choose another key."
+        step = _CONFLICTS[Code(code)]
         return Problem(409, code, "The change contradicts what is held", detail, errors=errors, next_step=step)
     return Problem(422, Code.INVALID, "The document has faults", detail, errors=errors)
 

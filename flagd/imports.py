@@ -39,15 +39,14 @@ class Imports:
             )
             keys = [row["key"] for row in await connection.fetch(QUERIES.keys_in_service, environment)]
         locked, held = judged.locked, {key: one.flag for key, one in judged.held.items()}
-        evaluators, metadata = flagset.beside(document, locked.evaluators, locked.metadata)
         kept = [operation.flag for operation in flagset.keep(operations, judged.held) if isinstance(operation, changes.Put)]
         return difference.difference(
             kept,
             held,
             keys,
             revision=str(locked.revision),
-            evaluators=(locked.evaluators, evaluators),
-            metadata=(locked.metadata, metadata),
+            evaluators=(locked.evaluators, judged.evaluators),
+            metadata=(locked.metadata, judged.metadata),
         )
 
     async def apply(

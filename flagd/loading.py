@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 from rescind import wire
 
-from flagd.core.overlay import effective
+from flagd.core.prerequisites import Derivation, Written
 from runtime.postgres import Connection
 from runtime.queries import Queries
 
@@ -52,17 +52,20 @@ async def load(connection: Connection, environment: str, since: wire.Revision = 
     kills: dict[str, list[wire.Kill]] = {}
     for killed in _kill_rows.decode(row["kills"]):
         kills.setdefault(killed.flag, []).append(killed.kill)
-    flags = _flag_rows.decode(row["flags"])
+    moved, beside = _flag_rows.decode(row["flags"]), _flag_rows.decode(row["beside"])
+    evaluators = _object.decode(row["evaluators"])
+    written = {
+        held.flag.key: Written(flag=held.flag, epoch=held.epoch, kills=kills.get(held.flag.key, []))
+        for held in [*moved, *beside]
+        if not held.is_archived
+    }
+    derivation = Derivation(written, evaluators, row["bucketing"])
     return Loaded(
         revision=wire.Revision(row["generation"], row["revision"]),
-        evaluators=_object.decode(row["evaluators"]),
+        evaluators=evaluators,
         metadata=_object.decode(row["metadata"]),
         bucketing=row["bucketing"],
-        flags={
-            held.flag.key: effective(held.flag, held.epoch, kills.get(held.flag.key, []))
-            for held in flags
-            if not held.is_archived
-        },
-        removed=[held.flag.key for held in flags if held.is_archived],
+        flags={held.flag.key: derivation.flag(held.flag.key) for held in moved if not held.is_archived},
+        removed=[held.flag.key for held in moved if held.is_archived],
         is_kill=row["is_kill"],
     )

@@ -55,10 +55,14 @@ class Replicas:
         loops = (self._listen, self._hear, self._follow, self._publish, self._poll, self._beat)
         self.tasks = [asyncio.create_task(self._survive(loop), name=loop.__name__) for loop in loops]
 
-    async def stop(self) -> None:
-        """End every subscription and every loop."""
+    def end_streams(self) -> None:
+        """End every subscription: what hangs on one ends as it should, and is not cut off."""
         for replica in self._held.values():
             replica.close()
+
+    async def stop(self) -> None:
+        """End every subscription and every loop."""
+        self.end_streams()
         while pending := [task for task in self.tasks if not task.done()]:
             for task in pending:  # again and again: a Redis client may swallow a cancellation that meets its answer
                 task.cancel()

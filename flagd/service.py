@@ -10,8 +10,8 @@ from msgspec import Struct
 from rescind import wire
 from rescind.evaluation import check
 
-from flagd import store, writing
-from flagd.core import changes, documents, flagset
+from flagd import store, store_schedules, surroundings, writing
+from flagd.core import changes, documents, flagset, planned
 from flagd.errors import refused, unknown_environment, unknown_flag
 from flagd.replica import Replicas
 from runtime import audit
@@ -22,10 +22,22 @@ log = logging.getLogger("rescind.flagd.service")
 
 
 class FlagView(Struct, frozen=True, kw_only=True):
-    """A flag as people read it: what was written, and what has become of it."""
+    """A flag as people read it: what was written, what has become of it, and what is to come."""
 
     stored: store.StoredFlag
     kills: list[store.StandingKill]
+    schedules: list[store_schedules.Schedule]
+    """Changes of it that wait, the next first."""
+    rollout: store_schedules.Rollout | None
+    """The last one, running or not."""
+
+
+class Segments(Struct, frozen=True, kw_only=True):
+    """The environment's shared rules, and for each the flags that refer to it."""
+
+    revision: wire.Revision
+    rules: dict[str, Any]
+    flags: dict[str, list[str]]
 
 
 class FlagService:
@@ -75,8 +87,7 @@ class FlagService:
         faults, by default `/operations/<i>`; `document` is the flagd document that the operations come from.
         """
         pointers = pointers or changes.pointers_of(operations)
-        if document is None:
-            await self._check(environment, operations, pointers)
+        checked = document.evaluators if document is not None else await self._check(environment, operations, pointers)
         seen = await self._replicas.seen(environment)
         async with self._pg.transaction() as connection:
             revision = await self.write(
@@ -90,8 +101,9 @@ class FlagService:
                 pointers=pointers,
                 seen=seen,
                 document=document,
+                checked=checked,
             )
-        await self._tell(environment, revision)
+        await self.tell(environment, revision)
         return revision
 
     async def judge(
@@ -140,14 +152,22 @@ class FlagService:
             flags = await store.all_flags(connection, environment)
         return flagset.document_of(flags, head.evaluators, head.metadata)
 
+    async def segments(self, environment: str) -> Segments:
+        """The rules that flags share. Raises `Problem` 404 for an unknown environment."""
+        async with self._pg.connection() as connection:
+            head = await store.environment_document(connection, environment)
+            if head is None:
+                raise unknown_environment(environment, await store.heads(connection))
+            referring = await surroundings.referring_keys(connection, environment)
+        return Segments(revision=head.revision, rules=head.evaluators, flags=referring)
+
     async def flags(self, environment: str, after: str, limit: int) -> list[FlagView]:
         """Flags in service, by key, `after` excluded."""
         async with self._pg.connection() as connection:
             rows = await store.list_flags(connection, environment, after, limit)
-            kills = await store.standing_kills(connection, environment, [row.flag.key for row in rows])
             if not rows:
                 await writing.expect_environment(connection, environment)
-        return [FlagView(stored=row, kills=[kill for kill in kills if kill.flag == row.flag.key]) for row in rows]
+            return await _views(connection, environment, rows)
 
     async def flag(self, environment: str, key: str) -> FlagView:
         """One flag. Raises `Problem` 404 with a suggestion; an archived one is not there."""
@@ -156,37 +176,68 @@ class FlagService:
             if row is None or row.archived_at is not None:
                 await writing.expect_environment(connection, environment)
                 raise unknown_flag(key, await store.flag_keys(connection, environment))
-            return FlagView(stored=row, kills=await store.standing_kills(connection, environment, [key]))
+            (view,) = await _views(connection, environment, [row])
+            return view
 
     async def has(self, environment: str, key: str) -> bool:
         """Whether there is such a flag, archived or not."""
         async with self._pg.connection() as connection:
             return await store.get_flag(connection, environment, key) is not None
 
-    async def checker(self, environment: str) -> documents.Check:
-        """The check of a definition, which may refer to the environment's shared evaluators."""
-        known = (await self._replicas.get(environment)).snapshot.evaluators
+    async def expect(self, environment: str) -> None:
+        """Raise `Problem` 404 where there is no such environment."""
+        async with self._pg.connection() as connection:
+            await writing.expect_environment(connection, environment)
+
+    async def checker(self, environment: str, operations: object = None) -> documents.Check:
+        """The check of a definition, which may refer to the environment's segments, and to those that `operations`, a change
+        list as it was written, brings along."""
+        known = {**(await self._replicas.get(environment)).snapshot.evaluators, **changes.shared_in(operations)}
         return lambda definition: _faults_of(definition, known)
 
-    async def _check(self, environment: str, operations: Sequence[changes.Operation], pointers: Sequence[str]) -> None:
-        """Look at every definition once more, for those who call from within. Raises 422 with all faults."""
-        checked = await self.checker(environment)
+    async def _check(
+        self, environment: str, operations: Sequence[changes.Operation], pointers: Sequence[str]
+    ) -> dict[str, Any]:
+        """Look at every definition once more, for those who call from within. Raises 422 with all faults.
+
+        Answers the segments that they were checked with.
+        """
+        known = dict((await self._replicas.get(environment)).snapshot.evaluators)
+        known.update({one.name: one.rule for one in operations if isinstance(one, changes.PutSegment)})
         faults = [
             fault
             for operation, at in zip(operations, pointers, strict=True)
             if isinstance(operation, changes.Put)
-            for fault in documents.flag_faults(operation.flag, at, checked)
+            for fault in documents.flag_faults(operation.flag, at, lambda definition: _faults_of(definition, known))
         ]
         if faults:
             raise refused(faults)
+        return known
 
-    async def _tell(self, environment: str, revision: wire.Revision) -> None:
+    async def tell(self, environment: str, revision: wire.Revision) -> None:
+        """Bring this process's replica up to what was committed; the others hear of it by themselves."""
         try:
             await self._replicas.refresh(environment, revision)
         except Unavailable as error:
             log.warning(
                 "revision %s of %s is committed; replicas will learn of it by themselves: %s", revision, environment, error
             )
+
+
+async def _views(connection: Connection, environment: str, rows: Sequence[store.StoredFlag]) -> list[FlagView]:
+    keys = [row.flag.key for row in rows]
+    kills = await store.standing_kills(connection, environment, keys)
+    waiting = await store_schedules.waiting(connection, environment, keys, planned.WAITING_MAX)
+    rollouts = await store_schedules.latest_rollouts(connection, environment, keys)
+    return [
+        FlagView(
+            stored=row,
+            kills=[kill for kill in kills if kill.flag == row.flag.key],
+            schedules=[schedule for schedule in waiting if row.flag.key in schedule.keys],
+            rollout=rollouts.get(row.flag.key),
+        )
+        for row in rows
+    ]
 
 
 def _faults_of(definition: dict[str, Any], evaluators: dict[str, Any]) -> list[wire.Fault]:

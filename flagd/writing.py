@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 from rescind import wire
 
-from flagd import store
+from flagd import store, surroundings
 from flagd.core import changes, flagset
 from flagd.errors import flag_changed, in_recovery, refused, revision_mismatch, unknown_environment, unknown_flag
 from runtime import audit
@@ -19,6 +19,9 @@ from runtime.postgres import Connection
 
 OnCreated = Callable[[Connection, str, Sequence[tuple[str, str]]], Awaitable[None]]
 """Called in the change's own transaction with each (key, off variant) that is new."""
+
+Objections = Callable[[Mapping[str, changes.HeldFlag], Mapping[str, Any]], Sequence[wire.Fault]]
+"""What the caller has against a change, seen the flags and the segments as they are held while it is written."""
 
 AUDIT_ENTRIES_MAX = 50
 
@@ -29,8 +32,9 @@ class Judged(Struct, frozen=True, kw_only=True):
     locked: store.Locked
     held: Mapping[str, changes.HeldFlag]
     plan: changes.Plan
-    document: flagset.FlagSet | None = None
-    """The flagd document that the change comes from."""
+    evaluators: dict[str, Any]
+    metadata: dict[str, Any]
+    """What stands beside the flags after the change."""
 
 
 async def judge(
@@ -43,20 +47,33 @@ async def judge(
     pointers: Sequence[str] | None = None,
     seen: wire.Revision | None = None,
     document: flagset.FlagSet | None = None,
+    objections: Objections | None = None,
+    checked: dict[str, Any] | None = None,
 ) -> Judged:
-    """What the operations would write, with the environment and the flags locked. Raises its `Problem`; writes nothing."""
+    """What the operations would write, with the environment and the flags locked. Raises its `Problem`; writes nothing.
+
+    `checked` are the segments that the flags were checked with: where they are others by now, they are checked again.
+    """
     locked = await _lock(connection, environment, expected_revision, seen)
     held = await store.lock_flags(connection, environment, changes.keys_of(operations))
     for key, expected in (expected_flags or {}).items():
         if key not in held or held[key].changed != expected:
             raise flag_changed(key, expected, held[key].changed if key in held else None)
-    plan, faults = changes.plan(
-        operations if document is None else flagset.keep(operations, held),
-        held,
-        pointers or changes.pointers_of(operations),
-    )
+    pointers = pointers or changes.pointers_of(operations)
+    kept = operations if document is None else flagset.keep(operations, held)
+    plan, faults = changes.plan(kept, held, pointers, locked.evaluators)
+    faults += [] if objections is None else objections(held, locked.evaluators)
+    evaluators, metadata = _beside(plan, locked, document)
+    places = surroundings.places_of(operations, pointers)
+    faults += await surroundings.faults(connection, environment, locked, plan, places, evaluators, checked)
     await _refuse(connection, environment, operations, faults if document is None else flagset.relocated(faults))
-    return Judged(locked=locked, held=held, plan=plan if document is None else flagset.moving(plan, held), document=document)
+    return Judged(
+        locked=locked,
+        held=held,
+        plan=plan if document is None else flagset.moving(plan, held),
+        evaluators=evaluators,
+        metadata=metadata,
+    )
 
 
 async def write(
@@ -75,9 +92,9 @@ async def write(
     plan, locked = judged.plan, judged.locked
     revision = await store.advance(connection, environment)
     await store.write_plan(connection, environment, revision, plan)
-    if judged.document is not None:
-        shared = flagset.beside(judged.document, locked.evaluators, locked.metadata)
-        await store.put_document(connection, environment, *shared)
+    await surroundings.index(connection, environment, plan)
+    if (judged.evaluators, judged.metadata) != (locked.evaluators, locked.metadata):
+        await store.put_document(connection, environment, judged.evaluators, judged.metadata)
     if plan.fences:
         await on_created(connection, environment, plan.fences)
     recorded = [*plan.operations(), *beside]
@@ -108,6 +125,14 @@ async def _lock(
     return locked
 
 
+def _beside(
+    plan: changes.Plan, locked: store.Locked, document: flagset.FlagSet | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    if document is None:
+        return plan.evaluators(locked.evaluators), locked.metadata
+    return flagset.beside(document, locked.evaluators, locked.metadata)
+
+
 async def _refuse(
     connection: Connection,
     environment: str,
@@ -116,9 +141,9 @@ async def _refuse(
 ) -> None:
     if not faults:
         return
-    key = changes.key_of(operations[0]) if len(operations) == 1 else None
-    if key is not None and faults[0].code == "unknown_flag":
-        raise unknown_flag(key, await store.flag_keys(connection, environment))
+    match operations:
+        case [changes.Archive(key=key)] if faults[0].code == "unknown_flag":
+            raise unknown_flag(key, await store.flag_keys(connection, environment))
     raise refused(faults)
 
 

@@ -25,7 +25,7 @@ class Principal(Struct, frozen=True, kw_only=True):
         """Whether it may: `kill` covers `kill:checkout`, `admin` covers all; an act on no environment needs the scope alone."""
         if environment is not None and self.environment is not None and self.environment != environment:
             return False
-        return not self.scopes.isdisjoint((scope, scope.partition(":")[0], ADMIN))
+        return scope in self.scopes or not self.scopes.isdisjoint((scope, scope.partition(":")[0], ADMIN))
 
     def require(self, scope: str, environment: str | None = None) -> None:
         """Raise a 403 `Problem` that names what is missing, unless it `allows`."""
@@ -52,9 +52,8 @@ def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     key: str | None = None
     for name, value in headers:
         if name == b"authorization":
-            kind, _, token = value.decode("latin-1").partition(" ")
-            if kind.lower() == "bearer":
-                return token.strip()
+            if value[:7].lower() == b"bearer ":
+                return value[7:].decode("latin-1").strip()
         elif name == b"x-api-key":
             key = value.decode("latin-1").strip()
     return key

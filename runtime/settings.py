@@ -31,10 +31,19 @@ class Settings(Struct, frozen=True, kw_only=True):
     otlp_endpoint: str | None = None
     """Where traces and metrics go over OTLP/HTTP; none: nowhere. Also read from `OTEL_EXPORTER_OTLP_ENDPOINT`."""
     public_url: str | None = None
+    """How clients reach this service, where that is not the origin they ask: OFREP's event streams are offered there."""
+    allowed_origins: tuple[str, ...] = ()
+    """Of pages whose browsers may ask OFREP: `https://shop.example`, or `*`."""
     state_dir: Path | None = None
     """Where a replica keeps what it must know after a restart (P5)."""
     database_connections_max: int = 10
     grpc_environment: str | None = None
+    """The environment that flagd's two gRPC listeners serve; none: there are no such listeners."""
+    grpc_host: str = "127.0.0.1"
+    """Off loopback callers need a token, or a certificate where `grpc_tls_client_ca` is set."""
+    grpc_tls_certificate: Path | None = None
+    grpc_tls_key: Path | None = None
+    grpc_tls_client_ca: Path | None = None
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> Settings:
@@ -53,9 +62,19 @@ class Settings(Struct, frozen=True, kw_only=True):
                 values[field] = read(given[name])
             except ValueError as error:
                 faults.append(f"{name}: {error}")
+        faults.extend(_unpaired(values))
         if faults:
             raise SettingsError(faults)
         return cls(**values)
+
+
+def _unpaired(values: Mapping[str, Any]) -> list[str]:
+    """A certificate and its key come together; client certificates are asked for with them."""
+    pair = {"grpc_tls_certificate", "grpc_tls_key"}
+    given = pair & values.keys()
+    if given == pair or (not given and "grpc_tls_client_ca" not in values):
+        return []
+    return [f"{PREFIX}{field.upper()} is not set: a certificate and its key come together" for field in sorted(pair - given)]
 
 
 def _typo(name: str, given: Mapping[str, str]) -> str:
@@ -92,6 +111,19 @@ def _roles(text: str) -> tuple[str, ...]:
     return roles
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(",") if part.strip())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and f"{parts.scheme}://{parts.netloc}".lower() != origin:
+            raise ValueError(f"{origin!r} is not an origin, as in https://shop.example, in lower case and without a path")
+    return origins
+
+
 def _log_level(text: str) -> str:
     if text.lower() not in LOG_LEVELS:
         raise ValueError(f"{text!r} is not one of {', '.join(LOG_LEVELS)}")
@@ -109,8 +141,13 @@ READERS: dict[str, Callable[[str], Any]] = {
     "log_level": _log_level,
     "otlp_endpoint": _url("http", "https"),
     "public_url": _url("http", "https"),
-    "state_dir": lambda text: Path(text).expanduser(),
+    "state_dir": _path,
+    "allowed_origins": _origins,
     "database_connections_max": _number(1, 1000),
     "grpc_environment": str,
+    "grpc_host": str,
+    "grpc_tls_certificate": _path,
+    "grpc_tls_key": _path,
+    "grpc_tls_client_ca": _path,
 }
 REQUIRED = ("database_url", "redis_url")

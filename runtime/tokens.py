@@ -6,6 +6,7 @@ protects weak secrets, and this is none. `Verifier` checks them at every entry p
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,7 +21,7 @@ from runtime.problem import Fault, Problem
 from runtime.queries import Queries
 from runtime.verifier import Verifier
 
-__all__ = ["ADMIN", "Principal", "Token", "Verifier", "bearer", "create", "digest", "listing", "revoke"]
+__all__ = ["ADMIN", "Principal", "Token", "Verifier", "bearer", "create", "digest", "listing", "revoke", "seconds_left"]
 QUERIES = Queries.load("runtime", "tokens")
 SCOPE = re.compile(r"read|evaluate|effects|compensate|admin|(work|define|kill|lift)(:[A-Za-z0-9][A-Za-z0-9._-]{0,254})?")
 
@@ -74,6 +75,14 @@ async def revoke(connection: Connection, id: str) -> datetime | None:  # noqa: A
     """Revoke a token, which holds everywhere within a second. Return since when it is revoked, nothing if unknown."""
     revoked_at: datetime | None = await connection.fetchval(QUERIES.revoke_token, id)
     return revoked_at
+
+
+async def seconds_left(connection: Connection, id: str) -> float:  # noqa: A002 - the column's name
+    """Return how long the token is good from now: infinity for one that does not expire, 0 for one that is not good at all."""
+    row = await connection.fetchrow(QUERIES.seconds_left, id)
+    if row is None:
+        return 0.0
+    return math.inf if row["seconds"] is None else float(row["seconds"])
 
 
 async def listing(connection: Connection) -> list[Token]:

@@ -32,14 +32,19 @@ class TracingMiddleware:
         self._enabled = enabled
         self._tracer = tracer()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        parent = next((value for name, value in scope["headers"] if name == b"traceparent"), None)
-        if parent is None and not self._enabled:
-            await self._app(scope, receive, send)
-            return
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """The application's own answer where there is nothing to trace: this stands before every request."""
+        parent = None
+        if scope["type"] == "http":
+            for name, value in scope["headers"]:
+                if name == b"traceparent":
+                    parent = value
+                    break
+            if self._enabled or parent is not None:
+                return self._within(parent, scope, receive, send)
+        return self._app(scope, receive, send)
+
+    async def _within(self, parent: bytes | None, scope: Scope, receive: Receive, send: Send) -> None:
         carrier = {} if parent is None else {"traceparent": parent.decode("latin-1")}
         attached = contexts.attach(_propagator.extract(carrier))
         try:

@@ -49,7 +49,7 @@ class Verifier:
 
     def __init__(self, pg: Postgres, clock: Clock | None = None) -> None:
         self._pg = pg
-        self._clock = clock or Clock()
+        self._monotonic = (clock or Clock()).monotonic
         self._known: dict[bytes, Known] = {}
         self._unknown: dict[bytes, float] = {}
         self._waiting: dict[str, asyncio.Future[asyncpg.Record | None]] = {}
@@ -65,7 +65,7 @@ class Verifier:
         known = self._known.get(key)
         if known is None:
             return None
-        now = self._clock.monotonic()
+        now = self._monotonic()
         age = now - known.asked
         if age > FRESH_SECONDS or now >= known.expires:
             return None
@@ -91,8 +91,18 @@ class Verifier:
             raise _unauthenticated("This token is unknown, expired or revoked.")
         return principal
 
+    async def holder(self, identity: str) -> tuple[Principal, bytes]:
+        """Return who a token's id names, and the digest of its secret: for what was signed with that. Asked every time.
+
+        Raises a 401 `Problem` where the token is unknown, expired or revoked, or `Unavailable`.
+        """
+        row = await asyncio.shield(self._row(identity))
+        if row is None:
+            raise _unauthenticated("This token is unknown, expired or revoked.")
+        return _principal(row), row["secret_hash"]
+
     async def _ask(self, key: bytes, identity: str, secret: str) -> Principal | None:
-        asked = self._clock.monotonic()
+        asked = self._monotonic()
         if self._unknown.get(key, 0.0) > asked:
             return None
         known = self._known.get(key)
@@ -110,7 +120,7 @@ class Verifier:
         return self._remember(key, row, asked)
 
     def _remember(self, key: bytes, row: asyncpg.Record, asked: float) -> Principal:
-        principal = Principal(id=row["id"], name=row["name"], environment=row["environment"], scopes=frozenset(row["scopes"]))
+        principal = _principal(row)
         remaining = row["remaining_seconds"]
         self._known.pop(key, None)
         self._known[key] = Known(principal, asked, float("inf") if remaining is None else asked + remaining)
@@ -120,7 +130,7 @@ class Verifier:
 
     def _keep_good(self, key: bytes, known: Known) -> Principal | None:
         """PostgreSQL is away: what was good stays so until it expires, and is not asked for again at once."""
-        now = self._clock.monotonic()
+        now = self._monotonic()
         if now >= known.expires:
             return None
         self._known[key] = Known(known.principal, now, known.expires)
@@ -169,6 +179,10 @@ class Verifier:
                 continue
             for identity, future in batch.items():
                 future.set_result(rows.get(identity))
+
+
+def _principal(row: asyncpg.Record) -> Principal:
+    return Principal(id=row["id"], name=row["name"], environment=row["environment"], scopes=frozenset(row["scopes"]))
 
 
 def _unauthenticated(detail: str) -> Problem:

@@ -7,7 +7,7 @@ app = build(parts)
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from litestar import Controller, Litestar, Response, Router, get
 from litestar.di import NamedDependency, Provide
@@ -18,7 +18,7 @@ from rescind.version import __version__
 from flagd.http import lane as flag_lane
 from flagd.http import routes as flag_routes
 from flagd.http.bodies import AnyRequest
-from flagd.http.ofrep import OfrepApp
+from flagd.http.ofrep import CrossOrigin, EventStreams, OfrepApp
 from flagd.http.stream import StreamApp
 from runtime.idempotency import IdempotencyMiddleware
 from runtime.lane import Lane, Route
@@ -43,6 +43,14 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Matching(Protocol):
+    """A bare application that says which paths it answers."""
+
+    def matches(self, path: str) -> bool: ...
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]: ...
 
 
 class DocumentController(Controller):
@@ -74,29 +82,30 @@ def build(parts: Parts) -> App:
     guarded = RefusalMiddleware(cast("App", framework), parts.pg, parts.verifier)
     behind = IdempotencyMiddleware(guarded, parts.requests, parts.verifier)
     health = HealthApp(parts.pg, parts.redis, parts.verifier, parts.telemetry)
-    ofrep, stream = (
-        OfrepApp(parts.replicas, parts.verifier),
-        StreamApp(parts.replicas, parts.verifier, parts.instances, parts.clock),
-    )
+    events = EventStreams(parts.replicas, parts.verifier, parts.clock, parts.settings.public_url)
+    ofrep = OfrepApp(parts.replicas, parts.verifier, events)
+    origins = parts.settings.allowed_origins
+    stream = StreamApp(parts.replicas, parts.verifier, parts.instances, parts.clock)
 
     lane = Lane(parts.verifier, behind, short_ways(parts))
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    fast: list[Matching] = [CrossOrigin(ofrep, origins) if origins else ofrep, stream]
+    in_front: list[Matching] = [*(fast if flags else []), lane, health]
+
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            return
+            return nothing()
         path = scope["path"]
-        if flags and ofrep.matches(path):
-            await ofrep(scope, receive, send)
-        elif flags and stream.matches(path):
-            await stream(scope, receive, send)
-        elif lane.matches(path):
-            await lane(scope, receive, send)
-        elif health.matches(path):
-            await health(scope, receive, send)
-        else:
-            await behind(scope, receive, send)
+        for one in in_front:
+            if one.matches(path):
+                return one(scope, receive, send)
+        return behind(scope, receive, send)
 
     return TracingMiddleware(app, enabled=parts.settings.otlp_endpoint is not None)
+
+
+async def nothing() -> None:
+    """What is answered to what is no request."""
 
 
 def short_ways(parts: Parts) -> dict[str, Route]:
@@ -135,6 +144,7 @@ def flag_router(parts: Parts) -> Router:
     return flag_routes.build(
         service=parts.flags, replicas=parts.replicas, instances=parts.instances, verifier=parts.verifier,
         on_acknowledged=parts.acknowledged, kill_operation=parts.changes.carry_out, imports=parts.imports,
+        schedules=parts.schedules, rollouts=parts.rollouts,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import asyncio
 import os
 import shlex
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -31,6 +32,7 @@ from server.serve import run
 
 QUERIES = Queries.load("server", "dev")
 ENVIRONMENTS = ("development", "production")
+GRPC_ENVIRONMENT = "production"
 ACTOR = "rescind dev"
 SETTINGS_FILE = "rescind.env"
 
@@ -73,12 +75,12 @@ def live(folder: Path, ports: Ports, log_level: str) -> None:
         settings = Settings(
             database_url=postgres.url, redis_url=valkey.url, log_level=log_level, state_dir=folder / "state",
             otlp_endpoint=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None,
-            http_port=ports.http, sync_port=ports.sync, evaluation_port=ports.evaluation,
+            http_port=ports.http, sync_port=ports.sync, evaluation_port=ports.evaluation, grpc_environment=GRPC_ENVIRONMENT,
         )  # fmt: skip
 
-        def ready(url: str) -> None:
+        def ready(url: str, listeners: Mapping[str, str]) -> None:
             write_settings(folder, url, token, postgres.url)
-            show(folder, url, settings)
+            show(folder, url, listeners, settings)
 
         run(settings, ready)
 
@@ -127,12 +129,13 @@ def write_settings(folder: Path, url: str, token: str, database_url: str) -> Non
     unfinished.replace(folder / SETTINGS_FILE)
 
 
-def show(folder: Path, url: str, settings: Settings) -> None:
+def show(folder: Path, url: str, listeners: Mapping[str, str], settings: Settings) -> None:
     """Say where everything is, and that it is ready: the last line is for programs."""
     place = (folder / SETTINGS_FILE).resolve()
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in (
         ("URL", url),
+        *((name, f"{address}, {GRPC_ENVIRONMENT}") for name, address in listeners.items()),
         ("environments", ", ".join(ENVIRONMENTS)),
         ("URL and admin token", str(place)),
         ("PostgreSQL", settings.database_url.rpartition("@")[2]),

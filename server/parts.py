@@ -12,6 +12,9 @@ from rescind import wire
 from flagd.imports import Imports
 from flagd.instances import Instances
 from flagd.replica import Replicas
+from flagd.rollouts import Rollouts
+from flagd.scheduler import Scheduler
+from flagd.schedules import Schedules
 from flagd.service import FlagService
 from runtime.clock import Clock, Entropy
 from runtime.errors import MigrationError
@@ -57,6 +60,9 @@ class Parts:
         self.instances = Instances(pg)
         self.flags = FlagService(pg, self.replicas, fences.ensure)
         self.imports = Imports(pg, self.replicas, self.flags)
+        self.schedules = Schedules(pg, self.replicas, self.flags, self.entropy)
+        self.rollouts = Rollouts(pg, self.replicas, self.flags, self.entropy)
+        self.scheduler = Scheduler(self.schedules, self.rollouts, self.clock)
         self.ledger = Ledger(pg, self.clock, self.entropy)
         self.executors = Executors(self.clock)
         self.coordinator = Coordinator(pg, self.clock, self.entropy, identity_of(), self.executors)
@@ -100,6 +106,7 @@ class Parts:
     def end_streams(self) -> None:
         """Let go of clients that would hold a stop up."""
         self.streams.stop()
+        self.replicas.end_streams()
 
     async def close(self) -> None:
         """Stop what was started, the last first, and let go of the servers."""
@@ -123,6 +130,8 @@ class Parts:
             (self.ledger.start, self.ledger.stop),
             (self.containment.start, self.containment.stop),
         ]
+        if "flags" in self.settings.roles:
+            starting.append((self.scheduler.start, self.scheduler.stop))
         if "sagas" in self.settings.roles:
             starting.append((self.coordinator.start, self.coordinator.stop))
         for start, stop in starting:

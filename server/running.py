@@ -19,8 +19,9 @@ KEEP_ALIVE_SECONDS = 75
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket's address, taken before anything is started. Raises `SettingsError` where it is in use."""
+def bind(host: str, port: int, setting: str = "RESCIND_HTTP_PORT") -> socket.socket:
+    """A listening socket's address, taken before anything is started. Raises `SettingsError` where it is in use: `setting`
+    is the variable that chooses another."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -28,9 +29,7 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise SettingsError(
-            [f"cannot listen on {host}:{port}: {error.strerror or error}; RESCIND_HTTP_PORT chooses another"]
-        ) from None
+        raise SettingsError([f"cannot listen on {host}:{port}: {error.strerror or error}; {setting} chooses another"]) from None
     bound.set_inheritable(False)
     return bound
 
@@ -41,8 +40,8 @@ class Running(uvicorn.Server):
     def __init__(self, app: Any, before_stop: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
-                app, loop="none", http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
-                server_header=False, backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                app, interface="asgi3", loop="none", http="httptools", ws="none", lifespan="off", log_config=None,
+                access_log=False, server_header=False, backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=STOP_SECONDS,
             )
         )  # fmt: skip

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import click
 import uvloop
@@ -13,8 +14,12 @@ import uvloop
 from runtime.errors import RuntimeFault, SettingsError
 from runtime.settings import Settings
 from server.app import build
+from server.listeners import Listeners
 from server.parts import Parts
 from server.running import Running, bind, stop_on_signals
+
+OnReady = Callable[[str, Mapping[str, str]], None]
+"""Told the URL, and where what else listens, once connections are accepted."""
 
 
 @click.command()
@@ -29,21 +34,48 @@ def serve(roles: str | None, http_port: int | None) -> None:
         given["RESCIND_HTTP_PORT"] = str(http_port)
     try:
         settings = Settings.from_environment(given)
-        run(settings, lambda url: click.echo(f"rescind serve is ready: {url}"))
+        run(settings, say)
     except RuntimeFault as error:
         raise click.ClickException(str(error)) from None
 
 
-def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
+def say(url: str, listeners: Mapping[str, str]) -> None:
+    """Say where it listens, and that it is ready: the last line is for programs."""
+    for name, address in listeners.items():
+        click.echo(f"{name}: {address}")
+    click.echo(f"rescind serve is ready: {url}")
+
+
+def run(settings: Settings, on_ready: OnReady) -> None:
     """Serve on an event loop of its own until a signal. Raises `RuntimeFault` for what stands in the way."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_until_stopped(settings, on_ready))
 
 
-async def serve_until_stopped(settings: Settings, on_ready: Callable[[str], None]) -> None:
-    """Open the parts, serve, and close them in bounded time. A signal while PostgreSQL is waited for ends the wait."""
-    listening = bind(settings.http_host, settings.http_port)
-    url = settings.public_url or f"http://{settings.http_host}:{listening.getsockname()[1]}"
+async def serve_until_stopped(settings: Settings, on_ready: OnReady) -> None:
+    """Take the addresses, open the parts, serve, and close everything in bounded time."""
+    with contextlib.ExitStack() as taken:
+        listening = taken.enter_context(bind(settings.http_host, settings.http_port))
+        url = settings.public_url or f"http://{settings.http_host}:{listening.getsockname()[1]}"
+        listeners = Listeners(settings)
+        taken.callback(listeners.release)
+        parts = await open_parts(settings)
+        try:
+            await listeners.start(parts.replicas, parts.verifier)
+
+            def end_streams() -> None:
+                parts.end_streams()
+                listeners.end_streams()
+
+            server = Running(build(parts), end_streams)
+            await serve_with(server, listening, lambda: on_ready(url, listeners.addresses))
+        finally:
+            await listeners.stop()
+            await parts.close()
+
+
+async def open_parts(settings: Settings) -> Parts:
+    """A signal while PostgreSQL is waited for ends the wait."""
     opening = asyncio.ensure_future(Parts.open(settings))
 
     def cancel() -> None:
@@ -51,17 +83,9 @@ async def serve_until_stopped(settings: Settings, on_ready: Callable[[str], None
 
     with stop_on_signals(cancel):
         try:
-            parts = await opening
+            return await opening
         except asyncio.CancelledError:
             raise SettingsError(["stopped before it was ready"]) from None
-        finally:
-            if not opening.done() or opening.cancelled() or opening.exception() is not None:
-                listening.close()
-    try:
-        server = Running(build(parts), parts.end_streams)
-        await serve_with(server, listening, lambda: on_ready(url))
-    finally:
-        await parts.close()
 
 
 async def serve_with(server: Running, listening: socket.socket, on_ready: Callable[[], None]) -> None:

@@ -25,6 +25,8 @@ from runtime.postgres import Connection, Postgres, connect
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = [room for name in ("runtime", "flagd", "sagas", "server/rollbacks") if (room := ROOT / name / "migrations").is_dir()]
 TEMPLATE = "template_rescind"
+# Before grpc is imported: tests start processes while it runs here, and its handlers of fork() can hang the child.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 _numbers = itertools.count(1)
 
 # The same examples in every run, so that a change is judged by what it changed; RESCIND_TEST_LONG=1 looks for new ones.

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 from rescind import wire
 
-from flagd.core import documents, ruleread
+from flagd.core import documents, ruleread, segments
 
 
 class Put(Struct, frozen=True, kw_only=True):
@@ -35,7 +35,20 @@ class SetBucketing(Struct, frozen=True, kw_only=True):
     generation: str
 
 
-Operation = Put | Archive | SetBucketing
+class PutSegment(Struct, frozen=True, kw_only=True):
+    """Write a rule that flags share, under its name."""
+
+    name: str
+    rule: dict[str, Any]
+
+
+class DeleteSegment(Struct, frozen=True, kw_only=True):
+    """Take away a shared rule that no flag refers to."""
+
+    name: str
+
+
+Operation = Put | Archive | SetBucketing | PutSegment | DeleteSegment
 
 
 class HeldFlag(Struct, frozen=True, kw_only=True):
@@ -57,20 +70,31 @@ class Plan(Struct, kw_only=True):
     """(key, off variant) of each flag that is new or has another off variant than before."""
     bucketing: str | None = None
     """The environment's generation of bucketing from now on; None: as it is."""
+    segments: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    """Shared rules by name as they are from now on, None for one that is taken away."""
 
     def operations(self) -> list[dict[str, str]]:
         """As the revision records them."""
         done = [{"op": "put", "key": flag.key} for flag in self.puts]
         done += [{"op": "archive", "key": key} for key in self.archives]
+        done += [
+            {"op": "delete_segment" if rule is None else "put_segment", "key": name} for name, rule in self.segments.items()
+        ]
         return done if self.bucketing is None else [*done, {"op": "bucketing", "key": self.bucketing}]
 
     def acts(self, environment: str) -> list[tuple[str, str, dict[str, Any]]]:
         """As the audit log tells them: (action, object, detail) of each operation."""
         done: list[tuple[str, str, dict[str, Any]]] = [("flag.put", flag.key, {}) for flag in self.puts]
         done += [("flag.archive", key, {}) for key in self.archives]
+        done += [("segment.delete" if rule is None else "segment.put", name, {}) for name, rule in self.segments.items()]
         if self.bucketing is not None:
             done.append(("environment.bucketing", environment, {"generation": self.bucketing}))
         return done
+
+    def evaluators(self, held: Mapping[str, Any]) -> dict[str, Any]:
+        """The environment's shared rules after the change."""
+        after = {**held, **self.segments}
+        return {name: rule for name, rule in after.items() if name not in self.segments or rule is not None}
 
     def keys(self) -> list[str]:
         """Of the flags it touches."""
@@ -95,7 +119,19 @@ def keys_of(operations: Sequence[Operation]) -> list[str]:
 
 def pointers_of(operations: Sequence[Operation]) -> list[str]:
     """Where the flags of a change list stand in it."""
-    return [f"/operations/{index}" + ("/flag" if isinstance(item, Put) else "") for index, item in enumerate(operations)]
+    below = {Put: "/flag", PutSegment: "/segment"}
+    return [f"/operations/{index}{below.get(type(item), '')}" for index, item in enumerate(operations)]
+
+
+def shared_in(items: object) -> dict[str, Any]:
+    """The segments that a change list writes, as far as they can be read: its own flags may refer to them."""
+    given = (
+        [item for item in items if isinstance(item, dict) and item.get("op") == "put_segment"]
+        if isinstance(items, list)
+        else []
+    )
+    read = {item["name"]: segments.read(item.get("segment"), "")[0] for item in given if isinstance(item.get("name"), str)}
+    return {name: rule for name, rule in read.items() if rule is not None}
 
 
 def read_operations(items: object, check: documents.Check, at: str = "/operations") -> tuple[list[Operation], list[wire.Fault]]:
@@ -116,11 +152,14 @@ def read_operations(items: object, check: documents.Check, at: str = "/operation
 
 
 def plan(
-    operations: Sequence[Operation], held: Mapping[str, HeldFlag], pointers: Sequence[str]
+    operations: Sequence[Operation],
+    held: Mapping[str, HeldFlag],
+    pointers: Sequence[str],
+    evaluators: Mapping[str, Any] | None = None,
 ) -> tuple[Plan, list[wire.Fault]]:
     """What the operations write over what is held, and their faults; `pointers[i]` is where its flag was written.
 
-    Codes of faults: `unknown_flag`, `key_was_used` (by a flag now archived), `killed`, `twice`.
+    Codes of faults: `unknown_flag`, `key_was_used` (by a flag now archived), `killed`, `twice`, `unknown_segment`, `too_many`.
     """
     made = Plan(puts=[], archives=[], fences=[])
     faults: list[wire.Fault] = []
@@ -142,6 +181,9 @@ def plan(
                 made.archives.append(key)
             case SetBucketing(generation=generation):
                 made.bucketing = generation
+            case PutSegment(name=name) | DeleteSegment(name=name):
+                faults.extend(_segment_faults(operation, made, evaluators or {}, at))
+                made.segments[name] = operation.rule if isinstance(operation, PutSegment) else None
     return made, faults
 
 
@@ -149,6 +191,8 @@ def _read_operation(item: object, at: str, check: documents.Check) -> tuple[Oper
     if not isinstance(item, dict):
         return None, [wire.Fault(pointer=at, code="wrong_type", detail="an operation is an object")]
     match item.get("op"):
+        case "put_segment" | "delete_segment":
+            return _read_segment(item, at)
         case "put":
             faults = documents.unknown_fields(item, {"op": str, "flag": dict}, at)
             flag, wrong = ruleread.read_flag(item.get("flag"), f"{at}/flag", check)
@@ -160,8 +204,37 @@ def _read_operation(item: object, at: str, check: documents.Check) -> tuple[Oper
                 return None, [*faults, wire.Fault(pointer=f"{at}/key", code="bad_key", detail="`key` names the flag")]
             return Archive(key=key), faults
         case other:
-            detail = f"no operation {other!r:.80}: it is one of put, archive, kill"
+            detail = f"no operation {other!r:.80}: it is one of put, archive, put_segment, delete_segment, kill"
             return None, [wire.Fault(pointer=f"{at}/op", code="unknown_operation", detail=detail)]
+
+
+def _read_segment(item: dict[str, Any], at: str) -> tuple[Operation | None, list[wire.Fault]]:
+    is_put = item["op"] == "put_segment"
+    known = ("op", "name", "segment") if is_put else ("op", "name")
+    faults = documents.unknown_fields(item, dict.fromkeys(known), at)
+    name = item.get("name")
+    if not is_put:
+        if not isinstance(name, str):
+            faults.append(wire.Fault(pointer=f"{at}/name", code="bad_name", detail="`name` names the segment"))
+        return (None if faults else DeleteSegment(name=str(name))), faults
+    faults += segments.name_faults(name, f"{at}/name")
+    rule, wrong = segments.read(item.get("segment"), f"{at}/segment")
+    return (None if rule is None else PutSegment(name=str(name), rule=rule)), faults + wrong
+
+
+def _segment_faults(
+    operation: PutSegment | DeleteSegment, made: Plan, evaluators: Mapping[str, Any], at: str
+) -> list[wire.Fault]:
+    name = operation.name
+    if name in made.segments:
+        return [wire.Fault(pointer=at, code="twice", detail=f"segment `{name}` appears twice in one change")]
+    if isinstance(operation, DeleteSegment):
+        detail = f"there is no segment `{name:.128}`"
+        return [] if name in evaluators else [wire.Fault(pointer=at, code="unknown_segment", detail=detail)]
+    if name not in evaluators and len(evaluators) + len(made.segments) >= segments.SEGMENTS_MAX:
+        detail = f"an environment has at most {segments.SEGMENTS_MAX} segments"
+        return [wire.Fault(pointer=at, code="too_many", detail=detail)]
+    return []
 
 
 def _put_faults(flag: wire.Flag, held: HeldFlag | None, at: str) -> list[wire.Fault]:

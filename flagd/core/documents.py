@@ -19,6 +19,7 @@ REQUIRED = ("key", "definition")
 UNDER_DEFINITION = ("state", "variants", "defaultVariant", "targeting")
 OPERATIONS_MAX = 1000
 REASON_LENGTH_MAX = 2000
+PREREQUISITES_MAX = 10
 
 _KEY = re.compile(r"[^\x00-\x20\x7f/?#%](?:[^\x00-\x1f\x7f/?#%]*[^\x00-\x20\x7f/?#%])?")
 _PATH = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
@@ -105,12 +106,37 @@ def read_revision(document: Mapping[str, Any]) -> tuple[wire.Revision | None, li
 
 
 def _read_field(value: object, name: str, at: str, values: dict[str, Any], faults: list[wire.Fault]) -> None:
+    if name == "prerequisites":
+        values[name] = _read_prerequisites(value, f"{at}/{name}", faults)
+        return
     try:
         values[name] = msgspec.convert(value, type=_STRICTER.get(name, FIELDS[name]))
     except msgspec.ValidationError as error:
         detail, _, path = str(error).partition(" - at ")
         steps = [step or index for step, index in _PATH.findall(path)]
         faults.append(wire.Fault(pointer=f"{at}/{name}{pointer(*steps)}", code="wrong_type", detail=detail))
+
+
+def _read_prerequisites(value: object, at: str, faults: list[wire.Fault]) -> list[wire.Prerequisite]:
+    if not isinstance(value, list) or len(value) > PREREQUISITES_MAX:
+        detail = f"`prerequisites` is a list of at most {PREREQUISITES_MAX} objects with `flag` and `variant`"
+        faults.append(wire.Fault(pointer=at, code="wrong_type", detail=detail))
+        return []
+    read: list[wire.Prerequisite] = []
+    for index, item in enumerate(value):
+        place = f"{at}/{index}"
+        if not isinstance(item, dict):
+            faults.append(wire.Fault(pointer=place, code="wrong_type", detail="a prerequisite has `flag` and `variant`"))
+            continue
+        faults.extend(unknown_fields(item, dict.fromkeys(("flag", "variant")), place))
+        missing = [name for name in ("flag", "variant") if not isinstance(item.get(name), str) or not item[name]]
+        faults.extend(wire.Fault(pointer=f"{place}/{name}", code="missing", detail=f"`{name}` is a text") for name in missing)
+        if not missing and any(item["flag"] == one.flag for one in read):
+            detail = f"flag `{item['flag']:.255}` is named twice"
+            faults.append(wire.Fault(pointer=f"{place}/flag", code="twice", detail=detail))
+        elif not missing:
+            read.append(wire.Prerequisite(flag=item["flag"], variant=item["variant"]))
+    return read
 
 
 def _key_faults(values: Mapping[str, Any], at: str) -> list[wire.Fault]:

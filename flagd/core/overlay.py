@@ -36,11 +36,16 @@ def killed_definition(definition: dict[str, Any], off_variant: str) -> dict[str,
     }
 
 
-def effective(flag: wire.Flag, epoch: int, kills: Sequence[wire.Kill]) -> wire.SnapshotFlag:
-    """The flag as it is evaluated, with its standing kills. The kill's own off variant wins over a later edit's (P4)."""
+def effective(
+    flag: wire.Flag, epoch: int, kills: Sequence[wire.Kill], definition: dict[str, Any] | None = None
+) -> wire.SnapshotFlag:
+    """The flag as it is evaluated, with its standing kills. The kill's own off variant wins over a later edit's (P4).
+
+    `definition` stands for the flag's own, where its prerequisites have been laid.
+    """
     kill = unscoped(kills)
     return wire.SnapshotFlag(
-        definition=flag.definition if kill is None else killed_definition(flag.definition, kill.off_variant),
+        definition=(definition or flag.definition) if kill is None else killed_definition(flag.definition, kill.off_variant),
         off_variant=flag.off_variant if kill is None else kill.off_variant,
         epoch=epoch,
         kills=sorted(kills, key=lambda kill: kill.revision),

@@ -37,20 +37,21 @@ def plain_document(snapshot: wire.Snapshot) -> dict[str, Any]:
 
 
 def plain_definition(flag: wire.SnapshotFlag) -> dict[str, Any]:
-    """The flag's definition with its narrowed kills laid as targeting. The definition itself where there are none.
+    """The flag's definition with its narrowed kills laid as targeting. The definition itself where there are none, or where a
+    kill of everyone stands over them.
 
     A disabled flag becomes an enabled one without a default variant: outside the kills' scopes that gives the caller's
     default too, as DISABLED does.
     """
     kills = [kill for kill in flag.kills if kill.scope]
-    if not kills:
+    if len(kills) < len(flag.kills) or not kills:
         return flag.definition
     laid = [step for kill in first_to_last(kills) for step in (scope_rule(kill.scope), served_by(kill, flag))]
     definition = dict(flag.definition)
     if definition.get("state") == "DISABLED":
         definition.update(state="ENABLED", defaultVariant=None)
         definition.pop("targeting", None)
-    return {**definition, "targeting": {"if": [*laid, *_otherwise(definition.get("targeting"))]}}
+    return {**definition, "targeting": {"if": [*laid, *otherwise(definition.get("targeting"))]}}
 
 
 def first_to_last(kills: Sequence[wire.Kill]) -> list[wire.Kill]:
@@ -81,8 +82,8 @@ def _attribute_rule(name: str, value: Any) -> dict[str, Any]:
     return {"or": [{"===": [{"var": [name, value]}, value]}, {"===": [{"var": name}, None]}]}
 
 
-def _otherwise(targeting: Any) -> list[Any]:
-    """What follows the kills in their `if`: the flag's own rules, a chain of its own continued without a further level."""
+def otherwise(targeting: Any) -> list[Any]:
+    """What follows in an `if` that was laid before the flag's own rules: those, a chain continued without a further level."""
     if not targeting:
         return []
     match targeting:

@@ -12,6 +12,7 @@ from flagd.core.documents import REASON_LENGTH_MAX
 from flagd.core.ruleform import rules_of
 from flagd.errors import refused
 from flagd.service import FlagView
+from flagd.store_schedules import Rollout, Schedule
 from runtime.errors import Code
 from runtime.problem import Problem
 
@@ -77,7 +78,52 @@ def flag_body(view: FlagView) -> dict[str, Any]:
             }
             for kill in view.kills
         ],
+        "schedules": [{"id": str(one.id), "at": one.at, "actor": one.actor, "reason": one.reason} for one in view.schedules],
+        "rollout": None if view.rollout is None or view.rollout.state != "running" else rollout_body(view.rollout),
         "created_at": stored.created_at,
+    }
+
+
+def schedule_body(schedule: Schedule) -> dict[str, Any]:
+    """A scheduled change as it is answered."""
+    return {
+        "id": str(schedule.id),
+        "at": schedule.at,
+        "state": schedule.state,
+        "flags": schedule.keys,
+        "operations": schedule.operations,
+        "reason": schedule.reason,
+        "actor": schedule.actor,
+        "created_at": schedule.created_at,
+        "revision": None if schedule.revision is None else str(schedule.revision),
+        "faults": schedule.faults,
+        "ended_at": schedule.ended_at,
+        "ended_by": schedule.ended_by,
+        "ended_reason": schedule.ended_reason,
+    }
+
+
+def rollout_body(rollout: Rollout) -> dict[str, Any]:
+    """A rollout as it is answered: `done` are the steps that were taken, `stopped` is why it went no further."""
+    return {
+        "id": str(rollout.id),
+        "flag": rollout.flag,
+        "variant": rollout.variant,
+        "rest": rollout.rest,
+        "steps": rollout.steps,
+        "every_seconds": rollout.every_seconds,
+        "done": rollout.done,
+        "percent": rollout.done[-1]["percent"],
+        "state": rollout.state,
+        "stopped": rollout.stopped,
+        "faults": rollout.faults,
+        "next_at": rollout.next_at,
+        "reason": rollout.reason,
+        "actor": rollout.actor,
+        "created_at": rollout.created_at,
+        "ended_at": rollout.ended_at,
+        "ended_by": rollout.ended_by,
+        "ended_reason": rollout.ended_reason,
     }
 
 

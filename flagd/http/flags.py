@@ -158,7 +158,9 @@ class ChangeController(Controller):
         faults = documents.unknown_fields(body, dict.fromkeys(("operations", "reason", "expected_revision")), "")
         reason, wrong = documents.read_reason(body)
         expected, unread = documents.read_revision(body)
-        operations, flaws = changes.read_operations(body.get("operations"), await service.checker(environment))
+        operations, flaws = changes.read_operations(
+            body.get("operations"), await service.checker(environment, body.get("operations"))
+        )
         if faults := [*faults, *wrong, *unread, *flaws]:
             raise refused(faults)
         revision = await service.apply(environment, operations, actor=principal.name, reason=reason, expected_revision=expected)

@@ -56,12 +56,15 @@ def require_any(principal: Principal, scopes: Sequence[str], environment: str) -
         principal.require(scopes[0], environment)
 
 
-async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body. Raises `Problem` 413 as soon as it is known to be too long."""
-    message = await receive()
+def whole_body(message: Message) -> bytes | None:
+    """The body, if this first message has all of it and it is not too long."""
     body: bytes = message.get("body", b"")
-    if not message.get("more_body", False) and len(body) <= BODY_MAX:
-        return body
+    return None if message.get("more_body") or len(body) > BODY_MAX else body
+
+
+async def read_body(scope: Scope, receive: Receive, message: Message) -> bytes:
+    """The whole body, of which `message` is the beginning. Raises `Problem` 413 as soon as it is known to be too long."""
+    body: bytes = message.get("body", b"")
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdigit() and int(declared[:12]) > BODY_MAX:
         raise _too_large()

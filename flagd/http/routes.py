@@ -14,12 +14,18 @@ from rescind import wire
 from flagd.errors import refused
 from flagd.http.bodies import AnyRequest, answer, read
 from flagd.http.environments import EnvironmentController
+from flagd.http.explain import ExplainController
 from flagd.http.flags import LIMIT_MAX, READ, ChangeController, FlagController, KillOperation, KillOperations
 from flagd.http.gate import BODY_MAX, require_any
 from flagd.http.imports import ImportController
+from flagd.http.rollouts import RolloutController
+from flagd.http.schedules import ScheduleController
+from flagd.http.segments import SegmentController
 from flagd.imports import Imports
 from flagd.instances import Instances, faults_of
 from flagd.replica import Replicas
+from flagd.rollouts import Rollouts
+from flagd.schedules import Schedules
 from flagd.service import FlagService
 from flagd.snapshots import HEARTBEAT_SECONDS
 from runtime.problem import fault_of
@@ -45,6 +51,8 @@ def build(
     on_acknowledged: OnAcknowledged | None = None,
     kill_operation: KillOperation | None = None,
     imports: Imports,
+    schedules: Schedules,
+    rollouts: Rollouts,
 ) -> Router:
     """The routes of this wing with all that their handlers need."""
 
@@ -54,12 +62,24 @@ def build(
     acknowledged, kill_operations = Acknowledged(on_acknowledged), KillOperations(kill_operation)
     return Router(
         path="/",
-        route_handlers=[EnvironmentController, FlagController, ChangeController, ImportController, InstanceController],
+        route_handlers=[
+            EnvironmentController,
+            FlagController,
+            ExplainController,
+            ChangeController,
+            SegmentController,
+            ScheduleController,
+            RolloutController,
+            ImportController,
+            InstanceController,
+        ],
         request_max_body_size=BODY_MAX,
         dependencies={
             "principal": Provide(principal),
             "service": Provide(lambda: service, sync_to_thread=False),
             "imports": Provide(lambda: imports, sync_to_thread=False),
+            "schedules": Provide(lambda: schedules, sync_to_thread=False),
+            "rollouts": Provide(lambda: rollouts, sync_to_thread=False),
             "replicas": Provide(lambda: replicas, sync_to_thread=False),
             "instances": Provide(lambda: instances, sync_to_thread=False),
             "acknowledged": Provide(lambda: acknowledged, sync_to_thread=False),

@@ -9,32 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import re
 from urllib.parse import parse_qs, unquote
 
 from rescind import wire
 
-from flagd.broadcast import Event, Subscription
+from flagd.broadcast import Event
 from flagd.http import gate
 from flagd.http.gate import Header, Receive, Scope, Send
+from flagd.http.sse import pour, until_gone
 from flagd.instances import TEXT_MAX, Instances
 from flagd.replica import Replica, Replicas
+from flagd.rights import Rights
 from runtime.clock import Clock
 from runtime.errors import Code, Unavailable
 from runtime.problem import Problem, send_problem
 from runtime.tokens import Verifier, bearer
 
 SCOPES = ("evaluate", "read")
-REVOKED_SECONDS = 0.5
-"""How often the tokens of open streams are looked at: a revocation holds within a second."""
 
-log = logging.getLogger("rescind.flagd.stream")
 _PATH = re.compile(r"/v1/environments/([^/]+)/(stream|snapshot)/?")
-_NO_CACHE: Header = (b"cache-control", b"no-cache, no-transform")
-_STREAM: list[Header] = [(b"content-type", b"text/event-stream"), _NO_CACHE, (b"x-accel-buffering", b"no")]
-"""And `age`: how many seconds ago this server last knew that there is no later revision (RFC 9111, 5.1)."""
 
 
 class StreamApp:
@@ -44,9 +39,7 @@ class StreamApp:
         self._replicas = replicas
         self._verifier = verifier
         self._instances = instances
-        self._clock = clock or Clock()
-        self._open: dict[str, set[Subscription]] = {}
-        self._watching: asyncio.Task[None] | None = None
+        self._rights = Rights(lambda token: gate.authenticate(verifier, token), clock or Clock())
 
     @staticmethod
     def matches(path: str) -> bool:
@@ -90,72 +83,40 @@ class StreamApp:
     async def _stream(self, replica: Replica, token: str, scope: Scope, receive: Receive, send: Send) -> None:
         instance = _instance(scope)
         subscription = replica.subscribe()
-        self._watch(token, subscription)
+        self._rights.watch(token, subscription)
         if instance:
             self._instances.connect(replica.environment, instance)
-        leaving = asyncio.create_task(_until_gone(receive, subscription), name="flagd.stream.leaving")
+        leaving = asyncio.create_task(until_gone(receive, subscription), name="flagd.stream.leaving")
+        followed = _Followed(replica)
         try:
-            await _write(replica, subscription, gate.text_header(scope, b"last-event-id"), send)
+            first = followed.first(gate.text_header(scope, b"last-event-id"))
+            await pour(subscription, first, followed.frame_of, send, _age(replica))
         finally:
             leaving.cancel()
             replica.leave(subscription)
-            self._unwatch(token, subscription)
+            self._rights.unwatch(token, subscription)
             if instance:
                 self._instances.disconnect(replica.environment, instance)
 
-    def _watch(self, token: str, subscription: Subscription) -> None:
-        self._open.setdefault(token, set()).add(subscription)
-        if self._watching is None:
-            self._watching = asyncio.create_task(self._close_revoked(), name="flagd.stream.revoked")
 
-    def _unwatch(self, token: str, subscription: Subscription) -> None:
-        subscriptions = self._open.get(token, set())
-        subscriptions.discard(subscription)
-        if not subscriptions:
-            self._open.pop(token, None)
+class _Followed:
+    """What one stream is sent, event by event."""
 
-    async def _close_revoked(self) -> None:
-        """One look per token, not per stream, for as long as streams are open."""
-        try:
-            while self._open:
-                await self._clock.sleep(REVOKED_SECONDS)
-                for token in list(self._open):
-                    await self._close_if_revoked(token)
-        finally:
-            self._watching = None
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._sent = replica.revision
 
-    async def _close_if_revoked(self, token: str) -> None:
-        try:
-            await gate.authenticate(self._verifier, token)
-        except Problem as problem:
-            if problem.status == 401:
-                for subscription in self._open.pop(token, set()):
-                    subscription.close()
-        except Unavailable as error:  # whether it is revoked cannot be told now: a later look will
-            log.debug("open streams: %s", error)
+    def first(self, last_id: str | None) -> bytes:
+        """At the beginning."""
+        return (self._replica.heartbeat if last_id == str(self._sent) else self._replica.event).frame
 
-
-async def _write(replica: Replica, subscription: Subscription, last_id: str | None, send: Send) -> None:
-    """Everything a stream is sent, until it ends; one that is too slow to take it is cut off where it stands."""
-    writer = asyncio.current_task()
-    assert writer is not None
-    subscription.on_slow = writer.cancel
-    sent = replica.revision
-    first = replica.heartbeat if last_id == str(sent) else replica.event
-    try:
-        await send({"type": "http.response.start", "status": 200, "headers": [*_STREAM, _age(replica)]})
-        await send({"type": "http.response.body", "body": first.frame, "more_body": True})
-        async for event in subscription:
-            following = due(event, sent, replica)
-            if following is not None:
-                sent = following.revision
-                await send({"type": "http.response.body", "body": following.frame, "more_body": True})
-    except asyncio.CancelledError:
-        if not subscription.was_slow:
-            raise
-        writer.uncancel()
-    else:
-        await send({"type": "http.response.body", "body": b""})
+    def frame_of(self, event: Event) -> bytes | None:
+        """After an event of the replica."""
+        following = due(event, self._sent, self._replica)
+        if following is None:
+            return None
+        self._sent = following.revision
+        return following.frame
 
 
 def due(event: Event, sent: wire.Revision, replica: Replica) -> Event | None:
@@ -168,13 +129,8 @@ def due(event: Event, sent: wire.Revision, replica: Replica) -> Event | None:
 
 
 def _age(replica: Replica) -> Header:
+    """How many seconds ago this server last knew that there is no later revision (RFC 9111, 5.1)."""
     return b"age", b"%d" % math.ceil(replica.age_seconds)
-
-
-async def _until_gone(receive: Receive, subscription: Subscription) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    subscription.close()
 
 
 def _instance(scope: Scope) -> str:

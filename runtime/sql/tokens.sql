@@ -9,6 +9,12 @@ SELECT id, name, secret_hash, environment, scopes,
 FROM runtime.tokens
 WHERE id = ANY($1::text []) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp());
 
+-- name: seconds_left
+-- How long a token is good from now: null for ever, no row if it is revoked, expired or unknown.
+SELECT extract(EPOCH FROM t.expires_at - clock_timestamp())::float8 AS seconds
+FROM runtime.tokens AS t
+WHERE t.id = $1 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp());
+
 -- name: revoke_token
 UPDATE runtime.tokens SET revoked_at = coalesce(revoked_at, clock_timestamp()) WHERE id = $1
 RETURNING revoked_at;

@@ -115,6 +115,7 @@ class Batcher(Generic[Item, Result]):
         while self._in_flight or self._waiting:
             self._leave()
             await asyncio.gather(*self._in_flight, return_exceptions=True)
+            await asyncio.sleep(0)  # from Python 3.12 on, what is done is gathered at once: `_landed` still has to run
 
     def abandon(self) -> None:
         """Give up: whoever still waits gets `ClientClosed`."""

@@ -45,7 +45,14 @@ DEFAULT_ENVIRONMENT = "production"
 class Core:
     """One client's state and work."""
 
-    def __init__(self, settings: ClientSettings, *, sagas: Sequence[Saga] = (), clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        sagas: Sequence[Saga] = (),
+        clock: Clock | None = None,
+        api: AsyncApi | None = None,
+    ) -> None:
         self.settings = settings
         self.clock = clock or Clock()
         self.sagas = list(sagas)
@@ -55,12 +62,13 @@ class Core:
         self.source = "none"
         """Where the snapshot is from: none, disk, bootstrap, network."""
         self.closed = False
+        self._given_api = api
         self._assemble(settings.environment)
 
     def _assemble(self, environment: str | None) -> None:
         """Everything that belongs to one process and its event loop. A child of the process makes it anew."""
         settings, clock = self.settings, self.clock
-        self.api = AsyncApi(settings.url, settings.token, settings.environment)
+        self.api = self._given_api or AsyncApi(settings.url, settings.token, settings.environment)
         self.api.environment = environment
         self.warm = WarmStart(settings, self.current, clock)
         self.bodies = Bodies(self.current, clock)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from rescind.packed import read_snapshot
+from rescind.packed import read_in_stretches
 from rescind.wire import Revision, Snapshot
 
 MAGIC = b"rescind-snapshot-1"
@@ -39,7 +39,7 @@ class LastKnown:
         if head.split(b" ")[:2] != [MAGIC, checksum(body)]:
             return None
         try:
-            return read_snapshot(body)
+            return read_in_stretches(body)
         except msgspec.MsgspecError:
             return None
 

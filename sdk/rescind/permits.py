@@ -66,6 +66,10 @@ class Permits:
         self._keep = keep
         self._closed = False
 
+    def go_through(self, admission: Admission, reports: Reports) -> None:
+        """Ask and tell these from now on: for the tests of services, where there is no server (`rescind.testing`)."""
+        self._admission, self._reports = admission, reports
+
     def served(self, flag: str, variant: str | None, subject: str | None, attributes: Mapping[str, Any] | None) -> Served:
         """The task's or the request's own evaluation of `flag`, else one made now for the subject and the attributes."""
         memory = self._context.recall(flag)

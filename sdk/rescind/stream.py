@@ -19,7 +19,7 @@ from rescind.clock import Clock, full_jitter_seconds
 from rescind.current import NOTHING, Applied, Current, DoesNotFollow
 from rescind.errors import ApiError, Unreachable
 from rescind.events import EventStream
-from rescind.packed import read_change, read_snapshot
+from rescind.packed import PackedSnapshot, read_change, reading
 from rescind.sse import Event
 from rescind.transport import AsyncApi
 from rescind.wire import Heartbeat, Revision
@@ -202,8 +202,7 @@ class Follower:
             match event.event:
                 case "snapshot":
                     await asyncio.sleep(0)
-                    snapshot = read_snapshot(event.data)
-                    await asyncio.sleep(0)
+                    snapshot = await read_between(event.data)
                     self._done(self._current.take_snapshot(snapshot), "push")
                     self._current.freshness.confirm(known_at)
                 case "change":
@@ -249,8 +248,7 @@ class Follower:
         return Fetched(at_least, revision)
 
     async def _take_fetched(self, answer: Answer, at_least: Revision | None) -> Revision:
-        snapshot = read_snapshot(answer.content)
-        await asyncio.sleep(0)
+        snapshot = await read_between(answer.content)
         self._done(self._current.take_snapshot(snapshot), "poll" if at_least is None else "catch-up")
         self._etag = answer.headers.get("etag", "")
         return snapshot.revision
@@ -271,3 +269,16 @@ class Follower:
         self._etag = f'"{applied.revision}"' if how == "push" else self._etag
         self._moved.set()
         self._applied(applied, how)
+
+
+async def read_between(content: bytes | str) -> PackedSnapshot:
+    """The snapshot, read while the loop comes round. Raises `msgspec.MsgspecError` for what is none."""
+    steps = reading(content)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            snapshot: PackedSnapshot = done.value
+            await asyncio.sleep(0)
+            return snapshot
+        await asyncio.sleep(0)

@@ -52,6 +52,13 @@ class Revision(Struct, frozen=True, order=True, array_like=True):
 # --- flags -----------------------------------------------------------------------------------------------------------
 
 
+class Prerequisite(Struct, frozen=True, kw_only=True):
+    """The flag is served only where `flag` serves `variant`; everyone else gets its off variant."""
+
+    flag: Key
+    variant: str
+
+
 class Flag(Struct, frozen=True, kw_only=True):
     """A flag as teams write it: flagd's own definition, and what flagd has no field for."""
 
@@ -71,6 +78,8 @@ class Flag(Struct, frozen=True, kw_only=True):
     effect_attributes: list[str] = []
     """The context attributes that effects under this flag record, so that a narrowed kill can judge them."""
     on_unreachable: Literal["refuse", "proceed"] = "refuse"
+    prerequisites: list[Prerequisite] = []
+    """All of them must hold. Compiled into the definition that is evaluated, in plain flagd terms (P7)."""
 
 
 class Kill(Struct, frozen=True, kw_only=True):

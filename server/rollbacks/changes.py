@@ -47,7 +47,7 @@ class ChangeLists:
         others = [item for item in items if not is_kill(item)]
         operations: list[changes.Operation] = []
         if others:
-            operations, more = changes.read_operations(others, await self._flags.checker(environment))
+            operations, more = changes.read_operations(others, await self._flags.checker(environment, others))
             flaws += renumbered(more, items)
         if found := [*faults, *wrong, *unread, *flaws]:
             raise refused(found)

@@ -187,3 +187,14 @@ def test_a_caller_cannot_change_a_flag_through_its_value() -> None:
 def test_semantic_versions_compare_by_precedence(version: Any, operator: str, other: str, result: bool) -> None:
     definition = flag({"if": [{"sem_ver": [{"var": "version"}, operator, other]}, "on", "off"]})
     assert resolve(definition, {"version": version}).value is result
+
+
+def test_a_split_without_a_targeting_key_is_an_error_for_those_who_ask_for_it() -> None:
+    evaluator = Evaluator({"f": Spec(definition=flag({"fractional": [["on", 1], ["off", 1]]}, default="on"))})
+    assert evaluator.evaluate("f", {}, False).variant == "on"
+    evaluator.compile(without_key=True)
+    assert evaluator.outcome_without_key("f", {}).error_code == ErrorCode.TARGETING_KEY_MISSING
+    assert evaluator.outcome_without_key("f", {"targetingKey": "u"}).error_code is None
+    changed = evaluator.updated({"f": Spec(definition=flag(GERMAN))})
+    assert changed.outcome_without_key("f", {}).variant == "off"
+    assert evaluator.updated({}, ["f"]).outcome_without_key("f", {}).error_code == ErrorCode.FLAG_NOT_FOUND

@@ -9,6 +9,9 @@ import pytest
 
 from runtime.postgres import Postgres
 from tests.flagd.world import PRODUCTION, World, served, started
+from tests.node import node_modules
+
+__all__ = ["admin", "client", "node_modules", "other", "world"]
 
 
 @pytest.fixture

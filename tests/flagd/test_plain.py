@@ -133,3 +133,10 @@ def test_a_whole_snapshot_is_a_flagd_document() -> None:  # P7
         "flags": {},
         "metadata": {"flagSetId": "e", "version": "1.0"},
     }
+
+
+def test_a_kill_of_everyone_wins_over_a_narrower_one_in_plain_terms_too() -> None:  # P4, P7
+    laid = effective(flag("f"), 3, [kill({"region": "eu"}, "on", n=1), kill({}, "off", n=2)])
+    assert plain_definition(laid) == laid.definition
+    assert oracle_answer({"flags": {"f": plain_definition(laid)}}, "f", {"region": "eu"}, "u")[0] == "off"
+    assert Evaluator({"f": laid}).evaluate("f", {"region": "eu"}, DEFAULT).variant == "off"

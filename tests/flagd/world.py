@@ -16,14 +16,17 @@ from rescind import wire
 
 from flagd.core.changes import Archive, Operation, Put
 from flagd.http import routes
-from flagd.http.ofrep import OfrepApp
+from flagd.http.ofrep import EventStreams, OfrepApp
 from flagd.http.stream import StreamApp
 from flagd.imports import Imports
 from flagd.instances import Instances
 from flagd.replica import Replicas
+from flagd.rollouts import Rollouts
+from flagd.scheduler import Scheduler
+from flagd.schedules import Schedules
 from flagd.service import FlagService
 from runtime import tokens
-from runtime.clock import Clock
+from runtime.clock import Clock, Entropy
 from runtime.postgres import Connection, Postgres
 from runtime.problem import litestar_handlers
 from runtime.redis import Redis
@@ -60,9 +63,13 @@ class World:
         self.replicas = Replicas(pg, self.redis, self.clock)
         self.fenced: list[tuple[str, str]] = []
         self.service = FlagService(pg, self.replicas, self._on_created)
+        self.schedules = Schedules(pg, self.replicas, self.service, Entropy())
+        self.rollouts = Rollouts(pg, self.replicas, self.service, Entropy())
+        self.scheduler = Scheduler(self.schedules, self.rollouts, self.clock)
         self.instances = Instances(pg)
         self.verifier = Verifier(pg)
         self.streams = StreamApp(self.replicas, self.verifier, self.instances)
+        self.events = EventStreams(self.replicas, self.verifier, self.clock)
         self.acknowledged: list[wire.InstanceBeat] = []
 
     async def _on_created(self, connection: Connection, environment: str, flags: Sequence[tuple[str, str]]) -> None:
@@ -104,7 +111,7 @@ class World:
 
     def app(self) -> Any:
         """The wing as one ASGI application: the two bare ones in front."""
-        ofrep = OfrepApp(self.replicas, self.verifier)
+        ofrep = OfrepApp(self.replicas, self.verifier, self.events)
         router = routes.build(
             service=self.service,
             replicas=self.replicas,
@@ -112,6 +119,8 @@ class World:
             verifier=self.verifier,
             on_acknowledged=self._on_acknowledged,
             imports=Imports(self.pg, self.replicas, self.service),
+            schedules=self.schedules,
+            rollouts=self.rollouts,
         )
         framework = Litestar(route_handlers=[router], exception_handlers=litestar_handlers)
 

@@ -62,3 +62,46 @@ def test_a_refused_url_is_not_repeated_with_its_password():
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment({**GOOD, "RESCIND_DATABASE_URL": "mysql://u:hunter2@h/d"})
     assert "hunter2" not in str(caught.value)
+
+
+def test_flagds_listeners_have_settings_of_their_own():
+    settings = Settings.from_environment(
+        {
+            **GOOD,
+            "RESCIND_GRPC_ENVIRONMENT": "production",
+            "RESCIND_GRPC_HOST": "0.0.0.0",
+            "RESCIND_GRPC_TLS_CERTIFICATE": "/tls/certificate.pem",
+            "RESCIND_GRPC_TLS_KEY": "/tls/key.pem",
+            "RESCIND_GRPC_TLS_CLIENT_CA": "/tls/clients.pem",
+        }
+    )
+    assert (settings.grpc_environment, settings.grpc_host) == ("production", "0.0.0.0")
+    assert settings.grpc_tls_client_ca == Path("/tls/clients.pem")
+    assert Settings.from_environment(GOOD).grpc_environment is None
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (["CERTIFICATE"], ["KEY"]),
+        (["KEY"], ["CERTIFICATE"]),
+        (["CLIENT_CA"], ["CERTIFICATE", "KEY"]),
+    ],
+)
+def test_a_certificate_and_its_key_come_together(given: list[str], missing: list[str]):
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({**GOOD, **{f"RESCIND_GRPC_TLS_{name}": "/x.pem" for name in given}})
+    assert caught.value.faults == tuple(
+        f"RESCIND_GRPC_TLS_{name} is not set: a certificate and its key come together" for name in missing
+    )
+
+
+def test_origins_are_a_list_of_origins():
+    def read(text: str) -> tuple[str, ...]:
+        return Settings.from_environment({**GOOD, "RESCIND_ALLOWED_ORIGINS": text}).allowed_origins
+
+    assert read("https://a.example, http://b.example:8080") == ("https://a.example", "http://b.example:8080")
+    assert (read("*"), read("")) == (("*",), ())
+    for wrong in ("https://a.example/", "a.example", "https://A.example", "https://a.example/path"):
+        with pytest.raises(SettingsError):
+            read(wrong)

@@ -36,10 +36,15 @@ class Process:
     """A command that goes on until it is stopped; `ready` is the URL that it said."""
 
     def __init__(
-        self, arguments: Sequence[str], *, cwd: Path | None = None, variables: Mapping[str, str] | None = None
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        variables: Mapping[str, str] | None = None,
+        cli: Sequence[str] = CLI,
     ) -> None:
         self._process = subprocess.Popen(
-            [*CLI, *arguments], env=environment(**(variables or {})), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [*cli, *arguments], env=environment(**(variables or {})), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, preexec_fn=die_with_parent,
         )  # fmt: skip
         self.lines: list[str] = []

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
+from openfeature.schemas.protobuf.flagd.evaluation.v2.evaluation_pb2 import ResolveBooleanRequest
+from openfeature.schemas.protobuf.flagd.evaluation.v2.evaluation_pb2_grpc import ServiceStub
+from openfeature.schemas.protobuf.flagd.sync.v1.sync_pb2 import SyncFlagsRequest
+from openfeature.schemas.protobuf.flagd.sync.v1.sync_pb2_grpc import FlagSyncServiceStub
 
 from tests.server.processes import Process, rescind
 from tests.waiting import until_sync
 
+PORTS = ("--http-port", "0", "--sync-port", "0", "--evaluation-port", "0")
 FLAG = '{"key": "a", "definition": {"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "on"}}'
 
 
@@ -62,7 +69,7 @@ def dev(tmp_path: Path) -> Iterator[list[Process]]:
 
 
 def start(started: list[Process], folder: Path, *more: str) -> Process:
-    process = Process(["dev", "--data", str(folder), "--http-port", "0", *more])
+    process = Process(["dev", "--data", str(folder), *PORTS, *more])
     started.append(process)
     process.wait_ready()
     return process
@@ -110,7 +117,7 @@ def test_nothing_is_left_behind_however_it_ends(dev: list[Process], tmp_path: Pa
 
 
 def test_an_ephemeral_one_keeps_nothing(dev: list[Process], tmp_path: Path) -> None:
-    process = Process(["dev", "--ephemeral", "--http-port", "0"], cwd=tmp_path, variables={"TMPDIR": str(tmp_path)})
+    process = Process(["dev", "--ephemeral", *PORTS], cwd=tmp_path, variables={"TMPDIR": str(tmp_path)})
     dev.append(process)
     process.wait_ready()
     assert any(tmp_path.glob("rescind-*/rescind.env"))
@@ -121,14 +128,37 @@ def test_an_ephemeral_one_keeps_nothing(dev: list[Process], tmp_path: Path) -> N
 def test_a_port_in_use_is_said_in_one_sentence(dev: list[Process], tmp_path: Path) -> None:
     url = start(dev, tmp_path / "one").ready
     port = url.rpartition(":")[2]
-    other = rescind("dev", "--data", str(tmp_path / "two"), "--http-port", port)
-    assert other.returncode == 1
-    assert f"127.0.0.1:{port}" in other.stderr
-    assert "Traceback" not in other.stderr
+    for name in ("http", "sync", "evaluation"):
+        other = rescind("dev", "--data", str(tmp_path / "two"), *PORTS, f"--{name}-port", port)
+        assert other.returncode == 1
+        assert f"127.0.0.1:{port}" in other.stderr
+        assert f"RESCIND_{name.upper()}_PORT chooses another" in other.stderr
+        assert "Traceback" not in other.stderr
+
+
+def test_flagds_two_services_answer_for_production_where_it_says(dev: list[Process], tmp_path: Path) -> None:  # P4
+    process = start(dev, tmp_path / "data")
+    variables = settings(tmp_path / "data")
+    places = dict(re.findall(r"(flagd\.\w+)\S* .*?(127\.0\.0\.1:\d+), production", process.output))
+    assert rescind("set", FLAG, "--environment", "production", "--reason", "first", **variables).returncode == 0
+    with (
+        grpc.insecure_channel(places["flagd.evaluation"]) as evaluation,
+        grpc.insecure_channel(places["flagd.sync"]) as syncing,
+    ):
+        stream = FlagSyncServiceStub(syncing).SyncFlags(SyncFlagsRequest(), wait_for_ready=True)
+        assert '"a"' in next(stream).flag_configuration
+        ask = ServiceStub(evaluation).ResolveBoolean
+        assert ask(ResolveBooleanRequest(flag_key="a")).value is True
+        killed = rescind("kill", "a", "--env", "production", "--reason", "bad", "--yes", "--wait", "drained", **variables)
+        assert (next(stream).flag_configuration.count("rescind.killed"), killed.returncode) == (1, 0), killed
+        assert ask(ResolveBooleanRequest(flag_key="a")).variant == "off"
+        assert process.end() == 0
+        with pytest.raises(grpc.RpcError, match="UNAVAILABLE"):
+            next(stream)
 
 
 def test_a_folder_in_use_is_said_in_one_sentence(dev: list[Process], tmp_path: Path) -> None:
     start(dev, tmp_path / "one")
-    other = rescind("dev", "--data", str(tmp_path / "one"), "--http-port", "0")
+    other = rescind("dev", "--data", str(tmp_path / "one"), *PORTS)
     assert other.returncode == 1
     assert "Traceback" not in other.stderr

@@ -6,10 +6,12 @@ import asyncio
 import signal
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from runtime.embedded import free_port
 from tests.server.processes import Process, rescind
+from tests.server.serving import P, admin_token
 from tests.waiting import until_sync
 
 
@@ -56,3 +58,41 @@ async def test_it_refuses_a_database_that_was_not_migrated_until_it_is(
     started.append(process)
     await asyncio.to_thread(process.wait_ready)
     assert await asyncio.to_thread(process.end) == 0
+
+
+async def test_flagds_listeners_are_there_where_an_environment_is_named(
+    database_url: str, redis_url: str, started: list[Process]
+) -> None:
+    variables = {
+        "RESCIND_DATABASE_URL": database_url, "RESCIND_REDIS_URL": redis_url, "RESCIND_SYNC_PORT": "0",
+        "RESCIND_EVALUATION_PORT": "0", "RESCIND_GRPC_ENVIRONMENT": "producton",
+    }  # fmt: skip
+    process = Process(["serve", "--http-port", "0"], variables=variables)
+    started.append(process)
+    await asyncio.to_thread(process.wait_ready)
+    for told in ("flagd.sync.v1: 127.0.0.1:", "flagd.evaluation.v1, v2: 127.0.0.1:", "no environment 'producton'"):
+        assert told in process.output
+    assert await asyncio.to_thread(process.end) == 0
+
+
+async def test_open_streams_end_with_the_server_and_are_not_cut_off(
+    database_url: str, redis_url: str, started: list[Process]
+) -> None:
+    admin = await admin_token(database_url)
+    process = Process(
+        ["serve", "--http-port", "0"], variables={"RESCIND_DATABASE_URL": database_url, "RESCIND_REDIS_URL": redis_url}
+    )
+    started.append(process)
+    url = await asyncio.to_thread(process.wait_ready)
+    headers = {"authorization": f"Bearer {admin}", "x-rescind-environment": "production"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
+        bulk = (await client.post("/ofrep/v1/evaluate/flags", json={"context": {}})).json()
+        target = bulk["eventStreams"][0]["endpoint"]["requestUri"]
+        async with client.stream("GET", target) as events, client.stream("GET", f"{P}/stream") as stream:
+            lines = [one.aiter_lines() for one in (events, stream)]
+            assert [await anext(one) for one in lines] == ["retry: 1000", "event: snapshot"]
+            ending = asyncio.create_task(asyncio.to_thread(process.end))
+            for one in lines:
+                assert [line async for line in one if line.startswith("event: change")] == []
+            assert await ending == 0
+    assert "Traceback" not in process.output

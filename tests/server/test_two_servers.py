@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from runtime.postgres import Postgres
+from tests.server.partner import Partner, listening_partner
 from tests.server.processes import Process
 from tests.server.serving import P, admin_token, definition
 from tests.waiting import until
@@ -58,26 +59,10 @@ async def pair(database_url: str, redis_url: str) -> AsyncIterator[Pair]:
 
 
 @pytest.fixture
-async def partner() -> AsyncIterator[tuple[dict[str, int], str]]:
-    """A real HTTP server that counts the webhooks it takes, by id."""
-    taken: dict[str, int] = {}
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                headers = dict(line.split(": ", 1) for line in head.decode().lower().split("\r\n")[1:] if ": " in line)
-                await reader.readexactly(int(headers.get("content-length", "0")))
-                taken[headers["webhook-id"]] = taken.get(headers["webhook-id"], 0) + 1
-                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    yield taken, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    server.close()
+async def partner() -> AsyncIterator[Partner]:
+    """Who takes the webhooks."""
+    async with listening_partner() as one:
+        yield one
 
 
 async def admit(pair: Pair, which: int, *keys: str) -> list[dict[str, Any]]:
@@ -113,13 +98,12 @@ async def test_a_kill_at_one_is_seen_and_fenced_at_the_other_at_once(pair: Pair)
 
 
 async def test_the_other_carries_a_rollback_on_when_the_first_is_killed(  # P13, P15, P18
-    pair: Pair, partner: tuple[dict[str, int], str], pg: Postgres
+    pair: Pair, partner: Partner, pg: Postgres
 ) -> None:
-    taken, url = partner
+    taken = partner.taken
     flag = {"key": FLAG, "definition": definition()}
     await pair.ok(0, "PUT", f"{P}/flags/{FLAG}", {"flag": flag, "reason": "new"})
-    connection = {"type": "webhook", "url": url}
-    await pair.ok(0, "PUT", f"{P}/connections/partner", {"connection": connection, "reason": "new"})
+    await pair.ok(0, "PUT", f"{P}/connections/partner", partner.connection)
     await pair.ok(0, "PUT", f"{P}/kinds/partner.call/versions/1", WEBHOOK)
     for start in range(0, EFFECTS, 100):
         admitted = await admit(pair, 0, *(f"k{number}" for number in range(start, start + 100)))

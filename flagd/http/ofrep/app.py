@@ -1,4 +1,4 @@
-"""OFREP's two endpoints, answered from the compiled snapshot.
+"""OFREP's endpoints: two that are answered from the compiled snapshot, and the event stream.
 
 The hot path: token from memory, one look-up, one call, one kept answer; no lock, no I/O, nothing awaited but the body.
 """
@@ -6,7 +6,6 @@ The hot path: token from memory, one look-up, one call, one kept answer; no lock
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,21 +14,23 @@ from msgspec import Struct
 from rescind import wire
 
 from flagd.http import gate
-from flagd.http.gate import Header, Receive, Scope, Send
+from flagd.http.gate import Receive, Scope, Send
 from flagd.http.ofrep import bulk
-from flagd.http.ofrep.answers import Answers, Failure, encode
+from flagd.http.ofrep.answers import Answer, Answers, Failure, encode, failed
+from flagd.http.ofrep.events import PATH as EVENTS
+from flagd.http.ofrep.events import EventStreams
 from flagd.replica import Replica, Replicas
-from runtime.errors import Unavailable
+from runtime.errors import Code, Unavailable
 from runtime.problem import Problem, problem_of, suggest
 from runtime.tokens import Principal, Verifier, bearer
 
+ROOT = "/ofrep/v1/"
 PATH = "/ofrep/v1/evaluate/flags"
 PREFIX = PATH + "/"
 SCOPE = "evaluate"
-REVISION = wire.HEADER.encode()
 SUGGESTIONS_MAX = 2_000
 BUDGET_SECONDS = 0.25
-"""How long a request that has seen a later revision waits for it: after that it is answered with what is had."""
+"""How long a request that has seen a later revision waits for it."""
 
 
 class Request(Struct, frozen=True):
@@ -44,93 +45,121 @@ _read = msgspec.json.Decoder(Request).decode
 class OfrepApp:
     """`POST /ofrep/v1/evaluate/flags[/{key}]`. The token names the environment; an admin's names it in a header."""
 
-    def __init__(self, replicas: Replicas, verifier: Verifier) -> None:
+    def __init__(self, replicas: Replicas, verifier: Verifier, events: EventStreams) -> None:
         self._replicas = replicas
         self._verifier = verifier
+        self._events = events
         self._answers: dict[str, Answers] = {}
 
     @staticmethod
     def matches(path: str) -> bool:
         """Whether this application answers the path."""
-        return path.startswith(PATH) and (len(path) == len(PATH) or path[len(PATH)] == "/")
+        return path.startswith(ROOT)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = scope["path"][len(PREFIX) :]
+        path = scope["path"]
+        key = path[len(PREFIX) :] if path.startswith(PREFIX) else ""
         try:
-            status, body, headers = await (self._single(key, scope, receive) if key else self._bulk(scope, receive))
+            if path == EVENTS:
+                await self._events.serve(scope, receive, send)
+                return
+            status, headers, body = await (self._single(key, scope, receive) if key else self._bulk(scope, receive))
         except Exception as error:  # the boundary: whatever happens becomes an answer
             await _refuse(send, problem_of(error), key)
-        else:
-            await gate.reply(send, status, body, *headers)
+            return
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
-    async def _single(self, key: str, scope: Scope, receive: Receive) -> tuple[int, bytes, list[Header]]:
-        _, replica = await self._admit(scope)
-        context, failure = _context(await gate.read_body(scope, receive), key)
+    async def _single(self, key: str, scope: Scope, receive: Receive) -> Answer:
+        principal = self._known(scope) or await self._asker(scope)
+        environment = principal.environment or _named(scope, principal)
+        replica = self._replicas.held(environment) or await self._replicas.get(environment)
+        answers = self._answers_of(replica)
+        message = await receive()
+        body = gate.whole_body(message)
+        context, failure = _context(await gate.read_body(scope, receive, message) if body is None else body, key)
         if failure is not None:
-            status, body = 400, encode(failure)
-        elif key not in replica.snapshot.flags:
-            status, body = 404, encode(Failure("FLAG_NOT_FOUND", _not_found(key, replica), key))
-        else:
-            status, body = self._of(replica).one(replica, key, context)
-        return status, body, [gate.JSON, _revision(replica)]
+            return answers.whole(replica, 400, encode(failure))
+        if key not in replica.snapshot.flags:
+            return answers.whole(replica, 404, encode(failed("FLAG_NOT_FOUND", _not_found(key, replica), key)))
+        return answers.one(replica, key, context)
 
-    async def _bulk(self, scope: Scope, receive: Receive) -> tuple[int, bytes, list[Header]]:
-        principal, replica = await self._admit(scope)
-        context, failure = _context(await gate.read_body(scope, receive), "")
+    async def _bulk(self, scope: Scope, receive: Receive) -> Answer:
+        if scope["path"] not in (PATH, PREFIX):
+            raise Problem(404, Code.NOT_FOUND, "Not found", "There is nothing here.")
+        principal = self._known(scope) or await self._asker(scope)
+        environment = principal.environment or _named(scope, principal)
+        replica = await self._replicas.get(environment)
+        answers = self._answers_of(replica)
+        context, failure = _context(await gate.read_body(scope, receive, await receive()), "")
         if failure is not None:
-            return 400, encode(failure), [gate.JSON, _revision(replica)]
+            return answers.whole(replica, 400, encode(failure))
         await self._reach(replica, scope)
+        await answers.prepare(replica, context)
         asked = gate.text_header(scope, b"if-none-match") or ""
-        status, body, headers = bulk.answer(replica, self._of(replica), principal, context, asked)
-        return status, body, [*headers, _revision(replica)]
+        streams = self._events.offered(bearer(scope["headers"]) or "", environment)
+        return bulk.answer(replica, answers, principal, context, streams, asked)
 
-    async def _admit(self, scope: Scope) -> tuple[Principal, Replica]:
-        """Who asks, and the flags they may see. Raises `Problem`."""
+    def _known(self, scope: Scope) -> Principal | None:
+        """Who asks, if that was known a moment ago and they may: without waiting."""
+        token = bearer(scope["headers"]) if scope["method"] == "POST" else None
+        principal = None if token is None else self._verifier.cached(token)
+        return principal if principal is not None and principal.allows(SCOPE, principal.environment) else None
+
+    async def _asker(self, scope: Scope) -> Principal:
+        """Who asks. Raises `Problem` where they may not."""
         if scope["method"] != "POST":
             raise gate.wrong_method("POST")
         principal = await gate.authenticate(self._verifier, bearer(scope["headers"]))
-        environment = principal.environment or _named(scope, principal)
-        if not principal.allows(SCOPE, environment):
-            principal.require(SCOPE, environment)
-        return principal, self._replicas.held(environment) or await self._replicas.get(environment)
+        principal.require(SCOPE, principal.environment)
+        return principal
 
     async def _reach(self, replica: Replica, scope: Scope) -> None:
         """`flagConfigEtag` asks for at least this revision, `flagConfigLastModified` for a look that begins now (hazard 19).
 
-        Both are hints from outside: one that is absurd costs a shared look, in a budget, and changes nothing.
+        Both are hints from outside: one that is absurd costs a shared look, in a budget, and changes nothing. Raises
+        `Unavailable` where a later revision may exist and cannot be had now: an older answer would undo what was heard.
         """
         query: bytes = scope["query_string"]
         if not query:
             return
         asked = parse_qs(query.decode("latin-1"))
-        at_least = None
-        with contextlib.suppress(ValueError):
-            at_least = wire.Revision.parse(asked.get("flagConfigEtag", [""])[0].strip().strip('"'))
+        at_least = _revision(asked.get("flagConfigEtag", [""])[0])
         if at_least is None and "flagConfigLastModified" not in asked:
             return
-        with contextlib.suppress(Unavailable, TimeoutError):
-            if at_least is None or at_least > replica.revision:
-                async with asyncio.timeout(BUDGET_SECONDS):
-                    await asyncio.shield(self._replicas.refresh(replica.environment, at_least))
+        if at_least is not None and at_least <= replica.revision:
+            return
+        try:
+            async with asyncio.timeout(BUDGET_SECONDS):
+                await asyncio.shield(self._replicas.refresh(replica.environment, at_least))
+        except (Unavailable, TimeoutError):
+            if at_least is not None and at_least > replica.revision:
+                raise Unavailable("The revision that was asked for") from None
 
-    def _of(self, replica: Replica) -> Answers:
+    def _answers_of(self, replica: Replica) -> Answers:
         answers = self._answers.get(replica.environment)
         if answers is None:
-            answers = self._answers[replica.environment] = Answers()
+            answers = self._answers[replica.environment] = Answers(replica.environment)
         return answers
 
 
 def _context(body: bytes, key: str) -> tuple[dict[str, Any], Failure | None]:
-    named = key or msgspec.UNSET
     try:
         context = _read(body).context
     except msgspec.ValidationError as error:
-        return {}, Failure("INVALID_CONTEXT", str(error), named)
+        return {}, failed("INVALID_CONTEXT", str(error), key)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}, Failure("PARSE_ERROR", "The body is not JSON, or nested too deeply.", named)
+        return {}, failed("PARSE_ERROR", "The body is not JSON, or nested too deeply.", key)
     if not isinstance(context.get("targetingKey", ""), str):
-        return {}, Failure("INVALID_CONTEXT", "targetingKey is not a text", named)
+        return {}, failed("INVALID_CONTEXT", "targetingKey is not a text", key)
     return context, None
+
+
+def _revision(text: str) -> wire.Revision | None:
+    try:
+        return wire.Revision.parse(text.strip().strip('"'))
+    except ValueError:
+        return None
 
 
 def _named(scope: Scope, principal: Principal) -> str:
@@ -139,10 +168,6 @@ def _named(scope: Scope, principal: Principal) -> str:
         return named
     detail = f"Token {principal.name} is for every environment: name one in the header X-Rescind-Environment."
     raise Problem(400, "environment_missing", "No environment", detail)
-
-
-def _revision(replica: Replica) -> Header:
-    return REVISION, f"{replica.environment}.{replica.revision}".encode()
 
 
 def _not_found(key: str, replica: Replica) -> str:

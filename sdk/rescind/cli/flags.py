@@ -13,6 +13,7 @@ from rescind.cli import rules
 from rescind.cli.options import document_of, reason_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import table_of, text_of
+from rescind.wire import Flag
 
 PAGE = 500
 
@@ -27,8 +28,8 @@ def flags(session: Session, killed: bool) -> None:
     if session.json:
         session.show_json({"flags": found})
         return
-    rows = [{**row, **(row.get("flag") or {}), "state": state_of(row)} for row in found]
-    columns = ("key", "state", "off_variant", "kind", "owner", "services", "reversibility")
+    rows = [{**row, **(row.get("flag") or {}), "state": state_of(row), "to come": coming(row)} for row in found]
+    columns = ("key", "state", "off_variant", "kind", "owner", "services", "reversibility", "to come")
     session.console.print(table_of(rows, columns) if rows else "no flags yet: `rescind set flag.json --reason TEXT` makes one")
 
 
@@ -49,13 +50,32 @@ def state_of(row: dict[str, Any]) -> str:
     return "killed" if row.get("killed") else str(definition.get("state", ""))
 
 
+def coming(row: dict[str, Any]) -> str:
+    """What will change the flag by itself: its next scheduled change, its rollout.
+
+    >>> coming({"rollout": {"variant": "on", "percent": 10, "next_at": "soon"}})
+    'on at 10 %, next step soon'
+    """
+    rollout, schedules = row.get("rollout"), list(row.get("schedules") or [])
+    parts = [f"a change at {text_of(schedules[0]['at'])}"] if schedules else []
+    if len(schedules) > 1:
+        parts = [f"{len(schedules)} changes, the first at {text_of(schedules[0]['at'])}"]
+    if rollout:
+        parts.append(f"{rollout['variant']} at {text_of(rollout['percent'])} %, next step {text_of(rollout['next_at'])}")
+    return "; ".join(parts)
+
+
 @click.command()
 @click.argument("flag")
+@click.option("--rules", "as_rules", is_flag=True, help="As `rescind set` takes it, its targeting as rules: to be edited.")
 @common
 @pass_session
-def get(session: Session, flag: str) -> None:
+def get(session: Session, flag: str, as_rules: bool) -> None:
     """Show FLAG: its variants, its rules, the kills that stand over it."""
     answer = session.api.request("GET", session.within(f"/flags/{part(flag)}"))
+    if as_rules:
+        session.show_json(document_to_set(answer))
+        return
     if session.json:
         session.show_json(answer)
         return
@@ -65,6 +85,10 @@ def get(session: Session, flag: str) -> None:
     for kill in answer["kills"]:
         scope = ", ".join(f"{name}={text_of(value)}" for name, value in kill["scope"].items()) or "everyone"
         out.print(f"  [red]killed to {escape(kill['off_variant'])} for {escape(scope)}:[/] {escape(kill['reason'])}")
+    if coming(answer):
+        out.print(f"  [yellow]to come:[/] {escape(coming(answer))}")
+    for needed in answer.get("prerequisites") or ():
+        out.print(f"  served only where [bold]{escape(needed['flag'])}[/] serves {escape(needed['variant'])}")
     variants = {name: msgspec.json.encode(value).decode() for name, value in definition["variants"].items()}
     rows = [{"variant": name, "value": value, "": _roles(name, answer)} for name, value in variants.items()]
     out.print(table_of(rows, ("variant", "value", "")))
@@ -73,6 +97,15 @@ def get(session: Session, flag: str) -> None:
         out.print(msgspec.json.format(msgspec.json.encode(definition.get("targeting")), indent=2).decode(), markup=False)
     else:
         out.print(rules.table(answer["rules"], definition))
+
+
+def document_to_set(flag: dict[str, Any]) -> dict[str, Any]:
+    """What writes the flag as it is: with `rules` where they can say its targeting, which stays raw where they cannot."""
+    document = {field.name: flag[field.name] for field in msgspec.structs.fields(Flag) if field.name in flag}
+    if flag.get("rules") is None:
+        return document
+    bare = {name: value for name, value in flag["definition"].items() if name != "targeting"}
+    return {**document, "definition": bare, "rules": flag["rules"]}
 
 
 def _roles(name: str, flag: dict[str, Any]) -> str:
@@ -94,7 +127,8 @@ def put(session: Session, document: str, reason: str) -> None:
        "variants": {"on": true, "off": false}, "defaultVariant": "off"},
        "rules": [{"name": "beta countries", "serve": "on",
                   "when": [{"attribute": "country", "operator": "in", "value": ["DE", "AT"]}]},
-                 {"serve": {"split": {"on": 25, "off": 75}, "by": "account"}}]}
+                 {"serve": {"split": {"on": 25, "off": 75}, "by": "account"}}],
+       "prerequisites": [{"flag": "checkout.new-api", "variant": "on"}]}
     """
     flag = document_of(document, what="the flag")
     if not isinstance(flag, dict) or not isinstance(flag.get("key"), str) or not flag["key"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,10 @@ from rescind.cli import yaml12
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE_BYTES_MAX = 4 * 1024 * 1024
+
+_PART = re.compile(r"(\d+(?:\.\d+)?)([dhms]?)")
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[dhms])*(?:\d+(?:\.\d+)?[dhms]?)")
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 reason_option = click.option("--reason", required=True, metavar="TEXT", help="Why, for the audit log.")
 since_option = click.option("--since", metavar="T|REVISION", help="Undo effects from this instant or revision on.")
@@ -41,6 +46,18 @@ def scalar_of(text: str) -> str | int | float | bool:
     except msgspec.DecodeError:
         return text
     return value if isinstance(value, str | int | float | bool) else text
+
+
+def seconds_of(text: str) -> float:
+    """A duration as people write it, in seconds. Raises `UsageError`.
+
+    >>> seconds_of("1h30m"), seconds_of("45"), seconds_of("2d")
+    (5400.0, 45.0, 172800.0)
+    """
+    match = _DURATION.fullmatch(text.strip().lower())
+    if match is None or not text.strip():
+        raise click.UsageError(f"{text!r} is no duration: write 45s, 30m, 1h30m, 2d")
+    return sum(float(value) * _UNITS[unit or "s"] for value, unit in _PART.findall(match[0]))
 
 
 def document_of(text: str, *, what: str, bytes_max: int = FILE_BYTES_MAX) -> Any:

@@ -31,7 +31,16 @@ def when_of(rule: Mapping[str, Any]) -> str:
     >>> when_of({"when": [{"attribute": "country", "operator": "in", "value": ["DE", "AT"]}, {"segment": "beta"}]})
     'country in DE, AT and segment beta'
     """
-    return " and ".join(_condition(item) for item in rule.get("when", ())) or "everyone else"
+    return conditions_of(rule.get("when", ())) or "everyone else"
+
+
+def conditions_of(when: Sequence[Mapping[str, Any]]) -> str:
+    """Conditions that all must hold, in a sentence.
+
+    >>> conditions_of([{"attribute": "plan", "operator": "exists"}, {"segment": "beta", "not": True}])
+    'plan exists and not segment beta'
+    """
+    return " and ".join(_condition(item) for item in when)
 
 
 def serve_of(serve: Any) -> str:

@@ -3,6 +3,7 @@
     EvaluationError
     ├── UnreadableError     a definition, or a part of one, that this version cannot compile: the off variant (P6)
     └── RuleError     a known rule that failed while it ran: the caller's default (P6)
+        └── KeyMissingError     it splits by the targeting key, and there is none; raised only where that was asked for
 
 None of them leaves `Evaluator`: it turns them into a `Resolution` with a reason and a code.
 """
@@ -56,3 +57,7 @@ class UnreadableError(EvaluationError):
 
 class RuleError(EvaluationError):
     """A known rule reached one of the limits of an evaluation, or gave something that is no variant."""
+
+
+class KeyMissingError(RuleError):
+    """A `fractional` splits by the targeting key, and the context has none."""

@@ -67,6 +67,8 @@ class Frame:
         self.evaluators = evaluators
         self.generation = generation
         self.timestamp = timestamp
+        self.needs_key = False
+        """Whether splitting by a targeting key that is missing is an error; else it gives null."""
         self._handlers = handlers
         self._levels = 0
         self._referring: list[str] = []
