@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -20,6 +20,8 @@ class Proxy:
         self.lose_answers_to: bytes | None = None
         """The next answer to a request with this in its first line is lost, once."""
         self.lost_count = 0
+        self.meanwhile: tuple[bytes, Callable[[], None]] | None = None
+        """What happens, once, while the next answer to a request with this in its first line is on its way, or is lost."""
         self.refuse: tuple[bytes, ...] = ()
         """Requests with one of these in their first line get a closed connection."""
 
@@ -33,7 +35,8 @@ class Proxy:
         their_reader, their_writer = await asyncio.open_connection(*self._target)
         self._writers |= {writer, their_writer}
         lost = asyncio.Event()
-        ways = (self._ask(reader, their_writer, lost), self._answer(their_reader, writer, lost))
+        happens: list[Callable[[], None]] = []
+        ways = (self._ask(reader, their_writer, lost, happens), self._answer(their_reader, writer, lost, happens))
         ends = [asyncio.create_task(way) for way in ways]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -47,7 +50,9 @@ class Proxy:
                 with suppress(OSError):
                     await one.wait_closed()
 
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lost: asyncio.Event) -> None:
+    async def _ask(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lost: asyncio.Event, happens: list[Callable[[], None]]
+    ) -> None:
         while chunk := await reader.read(65_536):
             line = chunk.partition(b"\r\n")[0]
             if any(path in line for path in self.refuse):
@@ -55,11 +60,18 @@ class Proxy:
             if self.lose_answers_to and self.lose_answers_to in line:
                 self.lose_answers_to = None
                 lost.set()
+            if self.meanwhile and self.meanwhile[0] in line:
+                happens.append(self.meanwhile[1])
+                self.meanwhile = None
             writer.write(chunk)
             await writer.drain()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lost: asyncio.Event) -> None:
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lost: asyncio.Event, happens: list[Callable[[], None]]
+    ) -> None:
         while chunk := await reader.read(65_536):
+            while happens:
+                happens.pop()()
             if lost.is_set():
                 self.lost_count += 1
                 return
@@ -74,7 +86,9 @@ async def proxied(site: Site) -> AsyncIterator[Proxy]:
     proxy = Proxy(target.hostname or "", target.port or 0)
     listening = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    yield proxy
-    listening.close()
-    await proxy.cut()
-    await listening.wait_closed()
+    try:
+        yield proxy
+    finally:
+        listening.close()
+        await proxy.cut()
+        await listening.wait_closed()
