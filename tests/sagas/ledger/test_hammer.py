@@ -1,6 +1,6 @@
 """The fence under the hammer: many writers, a kill in the middle, again and again; and the mutants that it has to catch (P8).
 
-An ordinary run takes 400 rounds of the fence, about 20 seconds on two cores; `RESCIND_TEST_LONG=1` takes 10,000.
+An ordinary run takes 300 rounds of the fence, about 20 seconds on two busy cores; `RESCIND_TEST_LONG=1` takes 10,000.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.sagas.ledger.wire import HandClock, Wire
 from tests.sagas.ledger.world import ENVIRONMENT, FLAG, World
 
 IS_LONG = os.environ.get("RESCIND_TEST_LONG") == "1"
-ROUNDS = 10_000 if IS_LONG else 400
+ROUNDS = 10_000 if IS_LONG else 300
 REPORT_ROUNDS = 1_000 if IS_LONG else 60
 MUTANT_ROUNDS = 200
 WINDOW_ROUNDS = 10
