@@ -14,6 +14,15 @@ from urllib.parse import urlsplit
 from tests.sdk.conftest import Site
 
 
+class Fate:
+    """What becomes of the answers on one connection."""
+
+    def __init__(self) -> None:
+        self.is_lost = False
+        self.is_held = False
+        self.happens: list[Callable[[], None]] = []
+
+
 class Proxy:
     """Listens on loopback, in front of one server."""
 
@@ -24,6 +33,8 @@ class Proxy:
         self.lose_answers_to: bytes | None = None
         """The next answer to a request with this in its first line is lost, once."""
         self.lost_count = 0
+        self.meanwhile: tuple[bytes, Callable[[], None]] | None = None
+        """What happens, once, while the next answer to a request with this in its first line is on its way, or is lost."""
         self.refuse: tuple[bytes, ...] = ()
         """Requests with one of these in their first line get a closed connection."""
         self.answers: dict[bytes, bytes] = {}
@@ -47,8 +58,8 @@ class Proxy:
         """One connection."""
         their_reader, their_writer = await asyncio.open_connection(*self._target)
         self._writers |= {writer, their_writer}
-        lost, held = asyncio.Event(), asyncio.Event()
-        ways = (self._ask(reader, writer, their_writer, lost, held), self._answer(their_reader, writer, lost, held))
+        fate = Fate()
+        ways = (self._ask(reader, writer, their_writer, fate), self._answer(their_reader, writer, fate))
         ends = [asyncio.create_task(way) for way in ways]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -63,12 +74,7 @@ class Proxy:
                     await one.wait_closed()
 
     async def _ask(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        their_writer: asyncio.StreamWriter,
-        lost: asyncio.Event,
-        held: asyncio.Event,
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, their_writer: asyncio.StreamWriter, fate: Fate
     ) -> None:
         while chunk := await reader.read(65_536):
             await self.flowing.wait()
@@ -81,22 +87,25 @@ class Proxy:
                 await writer.drain()
                 return
             if any(path in line for path in self.holds):
-                held.set()
+                fate.is_held = True
             if self.lose_answers_to and self.lose_answers_to in line:
                 self.lose_answers_to = None
-                lost.set()
+                fate.is_lost = True
+            if self.meanwhile and self.meanwhile[0] in line:
+                fate.happens.append(self.meanwhile[1])
+                self.meanwhile = None
             their_writer.write(chunk)
             await their_writer.drain()
 
-    async def _answer(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lost: asyncio.Event, held: asyncio.Event
-    ) -> None:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fate: Fate) -> None:
         while chunk := await reader.read(65_536):
             await self.flowing.wait()
-            if lost.is_set():
+            while fate.happens:
+                fate.happens.pop()()
+            if fate.is_lost:
                 self.lost_count += 1
                 return
-            if held.is_set():
+            if fate.is_held:
                 continue
             if not (altered := self.alter(chunk)):
                 return
@@ -111,7 +120,9 @@ async def proxied(site: Site) -> AsyncIterator[Proxy]:
     proxy = Proxy(target.hostname or "", target.port or 0)
     listening = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    yield proxy
-    listening.close()
-    await proxy.cut()
-    await listening.wait_closed()
+    try:
+        yield proxy
+    finally:
+        listening.close()
+        await proxy.cut()
+        await listening.wait_closed()

@@ -306,6 +306,27 @@ async def test_a_preview_says_what_a_kill_would_undo_and_what_not(
     assert (await served.ok("GET", f"{P}/flags/{FLAG}"))["killed"] is False
 
 
+async def test_a_preview_says_what_no_live_worker_serves_until_one_runs(served: Served) -> None:  # P15
+    await served.put_flag(FLAG)
+    step = {"name": "reserve", "kind": "stock.reserve", "key": "reserve:{id}", "compensation": {"executor": "worker"}}
+    for version in ("1", "2"):
+        await served.ok("PUT", f"{P}/sagas/order/versions/{version}", {"saga": "order", "version": version, "flag": FLAG,
+            "steps": [step]})  # fmt: skip
+    saga = {"name": "order", "version": "2", "id": "1"}
+    await admit(served, effect("r", "stock.reserve", saga=saga, step="reserve", kind_version=None))
+
+    async def missing() -> bool:
+        found = await served.ok("GET", f"{P}/flags/{FLAG}/kill-preview")
+        return any("no live worker serves order 2" in sentence for sentence in found["unknown"])
+
+    work = {"worker": "w", "saga": "order", "steps": ["reserve"], "wait_seconds": 0}
+    assert await missing()
+    await served.ok("POST", f"{P}/tasks:claim", {**work, "versions": ["1"]})
+    assert await missing(), "a worker of another version"
+    await served.ok("POST", f"{P}/tasks:claim", {**work, "versions": ["1", "2"]})
+    assert not await missing()
+
+
 async def beat(served: Served, instance: str, revision: str, **fields: Any) -> None:
     pair = [int(part) for part in revision.split(".")]
     await served.ok("POST", f"{P}/heartbeats", {"instance": instance, "service": "shop", "revision": pair, **fields})
