@@ -24,6 +24,7 @@ LIVE_SECONDS = 900.0
 BEAT_SECONDS = 5.0
 INSTANCES_MAX = 20_000
 NAMED_MAX = 100
+LATEST_MAX = 100
 LISTED_MAX = 200
 
 STATES = ("compensated", "never_happened", "irreversible", "skipped", "waiting", "pending")
@@ -151,6 +152,11 @@ async def load(connection: asyncpg.Connection, rollback_id: UUID) -> RollbackRec
     known = containment_of(row["fenced_at"], await instances(connection, rollback_id))
     known = msgspec.structs.replace(known, contained_at=contained_at_of(row))
     return record_of(row, flags, containment=known, counts=await counts(connection, rollback_id))
+
+
+async def latest(connection: asyncpg.Connection, environment: str | None) -> list[str]:
+    """The ids of the youngest rollbacks of an environment, or of all."""
+    return [row["id"] for row in await connection.fetch(QUERIES.latest, environment, LATEST_MAX)]
 
 
 async def listing(
