@@ -26,10 +26,12 @@ from rescind.wire import (
 
 from runtime.clock import Clock, Entropy
 from runtime.postgres import Connection, Postgres
+from runtime.problem import Problem, suggest
 from runtime.queries import Queries
 from runtime.tokens import Principal
 from sagas.catalogue import Catalogue
 from sagas.claims import Attempt, Claims, WorkerFilter, reference_of, trial_of
+from sagas.definitions import store as definitions
 from sagas.executors.outcomes import Done, Doubt, NotYet, Outcome, plain
 from sagas.outcomes import Ended, ended, record
 
@@ -56,7 +58,10 @@ class TaskService:
         bell.set()
 
     async def claim(self, environment: str, request: TaskClaim, principal: Principal) -> TaskClaimAnswer:
-        """Begin up to `limit` compensations for the worker; wait up to `wait_seconds` for the first. Raises `Problem` 403."""
+        """Begin up to `limit` compensations for the worker; wait up to `wait_seconds` for the first.
+
+        Raises `Problem` 403, and 404 where the saga is not registered when the wait is over: a worker may start before it is.
+        """
         principal.require(f"work:{request.saga}", environment)
         deadline = self._clock.monotonic() + request.wait_seconds
         await self._greet(environment, request)
@@ -65,6 +70,8 @@ class TaskService:
             tasks = await self._claim(environment, request)
             left = deadline - self._clock.monotonic()
             if tasks or left <= 0:
+                if not tasks:
+                    await self._require_registered(environment, request.saga)
                 return TaskClaimAnswer(tasks=tasks)
             try:
                 async with asyncio.timeout(min(left, POLL_SECONDS)):
@@ -116,6 +123,20 @@ class TaskService:
             if rows:
                 await connection.execute(QUERIES.follow_revival, [row["id"] for row in rows])
                 await connection.execute(QUERIES.reopen, sorted({row["rollback_id"] for row in rows}))
+
+    async def _require_registered(self, environment: str, saga: str) -> None:
+        async with self._pg.connection() as connection:
+            if await definitions.versions(connection, environment, saga):
+                return
+            names = await definitions.names(connection, environment)
+        raise Problem(
+            404,
+            "unknown_saga",
+            "No such saga",
+            f"{environment!r} has no saga {saga[:255]!r}.",
+            suggestion=suggest(saga, names),
+            next_step="register its definition (`rescind sagas register FILE`), or start a client with `sagas=[...]`",
+        )
 
     async def _claim(self, environment: str, request: TaskClaim) -> list[Task]:
         async with self._pg.connection() as connection:

@@ -27,6 +27,7 @@ from runtime.problem import litestar_handlers
 from runtime.tracing import TracingMiddleware
 from sagas.http import lane as effect_lane
 from sagas.http import ledger as ledger_routes
+from sagas.http.environments import Environments
 from sagas.http.tasks import TaskController
 from server.http.decisions import DecisionController
 from server.http.health import HealthApp
@@ -124,6 +125,7 @@ def roof(parts: Parts) -> Router:
     handed: dict[str, object] = {
         "pg": parts.pg, "entropy": parts.entropy, "kills": parts.kills, "previews": parts.previews,
         "watching": parts.watching, "reports": parts.reports, "streams": parts.streams, "decisions": parts.decisions,
+        "environments": Environments(parts.kills.environments),
     }  # fmt: skip
     return Router(
         path="/",
@@ -159,10 +161,15 @@ def saga_routers(parts: Parts) -> list[Router]:
             principal.require("work", environment)
         return principal
 
+    environments = Environments(parts.kills.environments)
     tasks = Router(
-        path="/", route_handlers=[TaskController], dependencies={"principal": Provide(worker), "tasks": given(parts.tasks)}
-    )
-    return [ledger_routes.build(pg=parts.pg, ledger=parts.ledger, verifier=parts.verifier), tasks]
+        path="/", route_handlers=[TaskController],
+        dependencies={
+            "principal": Provide(worker), "tasks": given(parts.tasks), "environments": given(environments),
+        },
+    )  # fmt: skip
+    ledger = ledger_routes.build(pg=parts.pg, ledger=parts.ledger, verifier=parts.verifier, environments=environments)
+    return [ledger, tasks]
 
 
 def given(part: object) -> Provide:

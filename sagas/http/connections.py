@@ -14,6 +14,7 @@ from runtime.problem import Problem, suggest
 from runtime.tokens import ADMIN, Principal
 from sagas import connections
 from sagas.http.bodies import AnyRequest, answer, read_document, reason_of, refused
+from sagas.http.environments import Environments
 
 NAME_MAX = 128
 
@@ -62,10 +63,12 @@ class ConnectionController(Controller):
         environment: FromPath[str],
         name: FromPath[str],
         pg: NamedDependency[Postgres],
+        environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
         """Replaces what stands under this name."""
         principal.require(ADMIN, environment)
+        await environments.require(environment)
         document, reason = await read_document(request, "connection", "document")
         parsed, faults = connections.parse(document)
         if not connections.is_name(name):
@@ -84,10 +87,12 @@ class ConnectionController(Controller):
         environment: FromPath[str],
         name: FromPath[str],
         pg: NamedDependency[Postgres],
+        environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
         """Compensations that need it wait for a person from now on."""
         principal.require(ADMIN, environment)
+        await environments.require(environment)
         reason = reason_of(request.query_params.get("reason"))
         async with pg.transaction() as connection:
             if not await connections.delete(connection, environment, name):

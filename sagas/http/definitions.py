@@ -18,6 +18,7 @@ from sagas.definitions import Definition, parse, semantics_hash
 from sagas.definitions import store as definitions
 from sagas.definitions.store import Stored
 from sagas.http.bodies import LIMIT_MAX, AnyRequest, answer, read_document, refused
+from sagas.http.environments import Environments
 
 
 class DefinitionController(Controller):
@@ -69,11 +70,13 @@ class DefinitionController(Controller):
         name: FromPath[str],
         version: FromPath[str],
         pg: NamedDependency[Postgres],
+        environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
         dry_run: FromQuery[bool] = False,
     ) -> Response[bytes]:
         """The same version with other semantics is 409; retry, timeout and pace may be tuned. `dry_run` only checks."""
         principal.require(f"define:{name}", environment)
+        await environments.require(environment)
         return await _write(request, pg, principal, environment, {"saga": name, "version": version}, dry_run=dry_run)
 
     @get("/kinds/{name:str}/versions/{version:str}", summary="Read a loose kind's definition")
@@ -98,11 +101,13 @@ class DefinitionController(Controller):
         name: FromPath[str],
         version: FromPath[str],
         pg: NamedDependency[Postgres],
+        environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
         dry_run: FromQuery[bool] = False,
     ) -> Response[bytes]:
         """As for sagas."""
         principal.require(f"define:{name}", environment)
+        await environments.require(environment)
         return await _write(request, pg, principal, environment, {"kind": name, "version": version}, dry_run=dry_run)
 
 

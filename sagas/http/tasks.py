@@ -9,6 +9,7 @@ from rescind.wire import TaskClaim, TaskHeartbeat, TaskReportRequest
 
 from runtime.tokens import Principal
 from sagas.http.bodies import AnyRequest, answer, read
+from sagas.http.environments import Environments
 from sagas.tasks import TaskService
 
 
@@ -24,9 +25,14 @@ class TaskController(Controller):
         request: AnyRequest,
         environment: FromPath[str],
         tasks: NamedDependency[TaskService],
+        environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
-        """Up to `limit` tasks, each with its lease; waits up to `wait_seconds` for the first. Empty when there is none."""
+        """Up to `limit` tasks, each with its lease; waits up to `wait_seconds` for the first. Empty when there is none.
+
+        A saga that was not registered meanwhile is 404.
+        """
+        await environments.require(environment)
         return answer(request, await tasks.claim(environment, await read(request, TaskClaim), principal))
 
     @post("/tasks:report", status_code=200, summary="Report how tasks ended")

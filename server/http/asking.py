@@ -13,6 +13,7 @@ from runtime.problem import Problem, fault_of
 from server.rollbacks.errors import unknown_rollback
 from server.rollbacks.record import RollbackRecord
 from server.rollbacks.requests import Since, since_of
+from server.rollbacks.watching import Watching
 
 T = TypeVar("T")
 
@@ -41,6 +42,16 @@ def rollback_id_of(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise unknown_rollback(text) from None
+
+
+async def find(watching: Watching, text: str, principal: Principal) -> RollbackRecord:
+    """The rollback in a path. Raises `Problem` 404; who may read them is told which may have been meant."""
+    try:
+        return await watching.get(rollback_id_of(text))
+    except Problem as error:
+        if error.code != "unknown_rollback" or not principal.allows("read", principal.environment):
+            raise
+    raise await watching.unknown(text, principal.environment)
 
 
 def require_sight(principal: Principal, record: RollbackRecord) -> None:

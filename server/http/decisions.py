@@ -15,7 +15,7 @@ from runtime.postgres import Postgres
 from runtime.principal import Principal
 from runtime.problem import Problem, suggest
 from sagas.decisions import TARGETS_MAX, Decision, Decisions
-from server.http.asking import read, rollback_id_of
+from server.http.asking import find, read
 from server.rollbacks.record import QUERIES
 from server.rollbacks.requests import Reason
 from server.rollbacks.watching import Watching
@@ -63,7 +63,7 @@ class DecisionController(Controller):
 
         One `retry` reaches so many effects: `remaining` still wait for a person, and it is to be repeated for them.
         """
-        found = await watching.get(rollback_id_of(rollback))
+        found = await find(watching, rollback, principal)
         principal.require(SCOPE, found.environment)
         asked = await read(request, DecisionRequest)
         before = await waiting(pg, UUID(found.id)) if verb == "retry" else None

@@ -17,7 +17,7 @@ from runtime.errors import Unavailable
 from runtime.postgres import Postgres
 from runtime.principal import Principal
 from runtime.problem import Problem
-from server.http.asking import require_sight, rollback_id_of
+from server.http.asking import find, require_sight, rollback_id_of
 from server.http.streams import Streams
 from server.rollbacks import record
 from server.rollbacks.record import RollbackRecord
@@ -65,10 +65,9 @@ class RollbackController(Controller):
         timeout_seconds: FromQuery[float] = 30.0,
     ) -> Response[bytes]:
         """The rollback now; with `?wait=` once it has come so far, or when `timeout_seconds` are over, as it stands then."""
-        identity = rollback_id_of(rollback)
-        found = await seen(watching, identity, principal)
+        found = await seen(watching, rollback, principal)
         if wait is not None:
-            found = await watching.wait(identity, goal_of(wait), max(0.0, timeout_seconds))
+            found = await watching.wait(UUID(found.id), goal_of(wait), max(0.0, timeout_seconds))
         return answer(request, found)
 
     @get("/{rollback:str}/events", summary="Follow a rollback", media_type="text/event-stream")
@@ -80,8 +79,7 @@ class RollbackController(Controller):
         principal: NamedDependency[Principal],
     ) -> Stream:
         """Server-sent events: `rollback` with the record at once and at every change, until it has settled."""
-        identity = rollback_id_of(rollback)
-        await seen(watching, identity, principal)
+        identity = UUID((await seen(watching, rollback, principal)).id)
         return Stream(
             streams.bounded(frames(watching, identity)), media_type="text/event-stream", headers={"cache-control": "no-cache"}
         )
@@ -99,8 +97,7 @@ class RollbackController(Controller):
         after: FromQuery[str | None] = None,
     ) -> Response[bytes] | Stream:
         """What became of every effect, and that it adds up. `?format=csv`: every effect as a line."""
-        identity = rollback_id_of(rollback)
-        await seen(watching, identity, principal)
+        identity = UUID((await seen(watching, rollback, principal)).id)
         if form == "csv":
             headers = {"content-disposition": f'attachment; filename="rollback-{identity}.csv"'}
             return Stream(reports.csv(identity), media_type="text/csv; charset=utf-8", headers=headers)
@@ -108,9 +105,9 @@ class RollbackController(Controller):
         return answer(request, await reports.report(identity, after=last, limit=max(1, limit)))
 
 
-async def seen(watching: Watching, identity: UUID, principal: Principal) -> RollbackRecord:
+async def seen(watching: Watching, text: str, principal: Principal) -> RollbackRecord:
     """The rollback, if this token may see it. Raises `Problem` 403 and 404."""
-    found = await watching.get(identity)
+    found = await find(watching, text, principal)
     require_sight(principal, found)
     return found
 

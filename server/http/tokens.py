@@ -18,6 +18,7 @@ from runtime.clock import Entropy
 from runtime.postgres import Postgres
 from runtime.principal import Principal
 from runtime.problem import Problem
+from sagas.http.environments import Environments
 from server.http.asking import read
 from server.rollbacks.requests import Reason
 
@@ -52,6 +53,7 @@ class TokenController(Controller):
         request: AnyRequest,
         pg: NamedDependency[Postgres],
         entropy: NamedDependency[Entropy],
+        environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
         """The answer holds the token's text, which is never to be had again."""
@@ -60,6 +62,8 @@ class TokenController(Controller):
         if asked.expires_at is not None and asked.expires_at.tzinfo is None:
             raise Problem(422, "invalid", "The document has faults", "`expires_at` needs a time zone", [
                 {"pointer": "/expires_at", "code": "invalid", "detail": "needs a time zone, for example Z"}])  # fmt: skip
+        if asked.environment is not None:
+            await environments.require(asked.environment)
         async with pg.transaction() as connection:
             text, identity = await tokens.create(
                 connection, asked.name, asked.environment, asked.scopes, principal.name, asked.expires_at, entropy

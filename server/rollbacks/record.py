@@ -26,6 +26,7 @@ LATE_SECONDS = 14.0
 second), and a replica's look at PostgreSQL counts for 2.5 s. Shorter staleness limits than this count as this."""
 INSTANCES_MAX = 20_000
 NAMED_MAX = 100
+LATEST_MAX = 100
 LISTED_MAX = 200
 
 STATES = ("compensated", "never_happened", "irreversible", "skipped", "waiting", "pending")
@@ -153,6 +154,11 @@ async def load(connection: asyncpg.Connection, rollback_id: UUID) -> RollbackRec
     known = containment_of(row["fenced_at"], await instances(connection, rollback_id))
     known = msgspec.structs.replace(known, contained_at=contained_at_of(row))
     return record_of(row, flags, containment=known, counts=await counts(connection, rollback_id))
+
+
+async def latest(connection: asyncpg.Connection, environment: str | None) -> list[str]:
+    """The ids of the youngest rollbacks of an environment, or of all."""
+    return [row["id"] for row in await connection.fetch(QUERIES.latest, environment, LATEST_MAX)]
 
 
 async def listing(

@@ -147,11 +147,15 @@ class Kills:
             # the replicas' own poll of PostgreSQL brings it within a second
             log.warning("revision %s of %s could not be told at once", revision, environment, exc_info=True)
 
+    async def environments(self) -> list[str]:
+        """The names of all environments."""
+        return await self._names(QUERIES.environments)
+
     async def refusal(self, error: asyncpg.PostgresError, environment: str, flags: Sequence[str]) -> Exception | None:
         """The `Problem` behind an error of the SQL functions, with suggestions; null for an error of another kind."""
         match state_of(error):
             case state if state == UNKNOWN_ENVIRONMENT:
-                return unknown_environment(environment, await self._names(QUERIES.environments))
+                return unknown_environment(environment, await self.environments())
             case state if state == UNKNOWN_FLAG:
                 key = getattr(error, "detail", None) or flags[0]
                 return unknown_flag(key, environment, await self._names(QUERIES.flags, environment))

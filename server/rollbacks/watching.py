@@ -45,6 +45,12 @@ class Watching:
             raise unknown_rollback(str(rollback_id))
         return found
 
+    async def unknown(self, text: str, environment: str | None) -> Problem:
+        """404 for what is no rollback, with those of the environment (null: of all) that may have been meant."""
+        async with self._pg.connection() as connection:
+            latest = await record.latest(connection, environment)
+        return unknown_rollback(text, latest)
+
     async def wait(self, rollback_id: UUID, goal: Goal, timeout_seconds: float) -> RollbackRecord:
         """The rollback once it has reached `goal`, or as it stands when the time is up."""
         if goal == "verified":

@@ -15,6 +15,20 @@ from server.migrations import ROOMS
 from tests.server.serving import P, Served, definition, serving
 from tests.waiting import until
 
+SAGA = {
+    "saga": "order",
+    "version": "1",
+    "flag": "checkout.new-flow",
+    "steps": [{"name": "send", "kind": "mail", "key": "mail:{order}", "compensation": {"executor": "worker"}}],
+}
+SMTP = {"connection": {"type": "smtp", "host": "127.0.0.1", "port": 25, "sender": "shop@example.com"}, "reason": "x"}
+TOKEN = {"name": "x", "scopes": ["read"], "environment": "prodution", "reason": "x"}
+
+
+def claim(saga: str) -> dict[str, object]:
+    return {"worker": "w", "saga": saga, "versions": ["1"], "steps": ["send"], "limit": 1, "wait_seconds": 0}
+
+
 UNKNOWN = [
     ("POST", f"{P}/flags/checkout/kill", {"reason": "x"}, "unknown_flag", "checkout.new-flow"),
     ("POST", f"{P}/flags/chekout.new-flow/lift", {"reason": "x"}, "unknown_flag", "checkout.new-flow"),
@@ -23,6 +37,13 @@ UNKNOWN = [
     ("POST", "/v1/environments/prodction/flags/a/kill", {"reason": "x"}, "unknown_environment", "production"),
     ("GET", "/v1/rollbacks/0192aaaa-0000-7000-8000-000000000000", None, "unknown_rollback", None),
     ("GET", "/v1/rollbacks/nonsense", None, "unknown_rollback", None),
+    ("PUT", "/v1/environments/prodution/sagas/order/versions/1", SAGA, "unknown_environment", "production"),
+    ("PUT", "/v1/environments/prodution/kinds/mail/versions/1", {"class": "irreversible"}, "unknown_environment", "production"),
+    ("PUT", "/v1/environments/prodution/connections/mail", SMTP, "unknown_environment", "production"),
+    ("DELETE", "/v1/environments/prodution/connections/mail", None, "unknown_environment", "production"),
+    ("POST", "/v1/environments/prodution/tasks:claim", claim("order"), "unknown_environment", "production"),
+    ("POST", f"{P}/tasks:claim", claim("ordr"), "unknown_saga", "order"),
+    ("POST", "/v1/tokens", TOKEN, "unknown_environment", "production"),
     ("POST", "/v1/tokens/0123/revoke", {"reason": "x"}, "unknown_token", None),
 ]
 KILL_FAULTS = [
@@ -45,9 +66,39 @@ async def test_an_unknown_name_is_404_with_the_nearest_one(
     served: Served, method: str, path: str, body: object, code: str, suggestion: str | None
 ) -> None:
     await served.put_flag("checkout.new-flow")
+    await served.ok("PUT", f"{P}/sagas/order/versions/1", SAGA)
     answer = await served.http.request(method, path, json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
     assert (answer.json()["code"], answer.json().get("suggestion")) == (code, suggestion)
+
+
+async def test_an_unknown_rollback_is_404_with_the_one_that_was_probably_meant(served: Served) -> None:
+    await served.put_flag("a")
+    identity = (await served.kill("a"))["rollback_id"]
+    mistyped = identity[:-2] + ("0" if identity[-2] != "0" else "1") + identity[-1]
+    for method, tail in (("GET", ""), ("GET", "/report"), ("GET", "/events"), ("POST", "/pause")):
+        for meant in (mistyped, identity[:-1], identity[:20]):
+            answer = await served.http.request(method, f"/v1/rollbacks/{meant}{tail}", json={"reason": "x"})
+            assert (answer.status_code, answer.json()["suggestion"]) == (404, identity)
+    far = (await served.http.get("/v1/rollbacks/ffffffff-ffff-4fff-bfff-ffffffffffff")).json()
+    assert "suggestion" not in far
+    assert identity in far["next_step"]
+
+
+async def test_what_a_token_may_not_see_is_not_suggested_to_it(served: Served) -> None:
+    await served.put_flag("a")
+    identity = (await served.kill("a"))["rollback_id"]
+    for token in (await served.token("read", environment="development"), await served.token("evaluate")):
+        async with served.client(token) as other:
+            answer = await other.get(f"/v1/rollbacks/{identity[:-1]}")
+        assert answer.status_code == 404
+        assert identity not in answer.text
+
+
+async def test_a_worker_may_ask_before_its_saga_is_registered(served: Served) -> None:
+    waiting = asyncio.create_task(served.http.post(f"{P}/tasks:claim", json={**claim("order"), "wait_seconds": 1}))
+    await served.ok("PUT", f"{P}/sagas/order/versions/1", SAGA)
+    assert (await waiting).json() == {"tasks": []}
 
 
 @pytest.mark.parametrize(("body", "pointer", "word"), KILL_FAULTS)

@@ -327,6 +327,45 @@ async def test_a_preview_says_what_no_live_worker_serves_until_one_runs(served: 
     assert not await missing()
 
 
+async def previewed(served: Served) -> tuple[dict[str, list[str]], list[str]]:
+    """How each kind would be undone, and what stands in the way."""
+    found = await served.ok("GET", f"{P}/flags/{FLAG}/kill-preview")
+    return {kind: numbers["undone_by"] for kind, numbers in found["effects"].items()}, found["unknown"]
+
+
+async def test_a_preview_follows_the_version_of_a_loose_kind_that_was_in_force(
+    served: Served, mailbox: tuple[list[bytes], int]
+) -> None:  # P15
+    await prepare(served, mailbox[1])
+    saga = {"name": "order", "version": "9", "id": "4711"}
+    await admit(served, effect("a", kind_version=None), effect("b", kind_version=None, saga=saga, step="unheard-of"))
+    later = {**MAIL, "version": "2", "class": "irreversible", "compensation": None}
+    await served.ok("PUT", f"{P}/kinds/{MAIL['kind']}/versions/2", later)
+    assert await previewed(served) == ({"confirmation.mail": ["email"]}, [])
+    await admit(served, effect("c", kind_version=None))
+    undone_by, unknown = await previewed(served)
+    assert set(undone_by["confirmation.mail"]) == {"email", "nothing"}
+    assert unknown == ["1 confirmation.mail: irreversible, they would be reported"]
+
+
+async def test_a_preview_says_which_step_no_live_worker_serves(served: Served) -> None:  # P15
+    await served.put_flag(FLAG)
+    steps = [
+        {"name": name, "kind": f"{name}.done", "key": f"{name}:{{order}}", "compensation": {"executor": "worker"}}
+        for name in ("pack", "ship")
+    ]
+    document = {"saga": "order", "version": "1", "flag": FLAG, "steps": steps}
+    await served.ok("PUT", f"{P}/sagas/order/versions/1", {"definition": document, "reason": "test"})
+    saga = {"name": "order", "version": "1", "id": "4711"}
+    await admit(served, *[effect(name, f"{name}.done", saga=saga, step=name) for name in ("pack", "ship")])
+    wait = "they wait until one runs (`rescind work`)"
+    none = [f"1 {name}.done: no live worker serves order 1, step {name}; {wait}" for name in ("pack", "ship")]
+    assert (await previewed(served))[1] == none
+    claim = {"worker": "w", "saga": "order", "versions": ["1"], "steps": ["pack"], "limit": 1, "wait_seconds": 0}
+    await served.ok("POST", f"{P}/tasks:claim", claim)
+    assert (await previewed(served))[1] == none[1:]
+
+
 async def beat(served: Served, instance: str, revision: str, **fields: Any) -> None:
     pair = [int(part) for part in revision.split(".")]
     await served.ok("POST", f"{P}/heartbeats", {"instance": instance, "service": "shop", "revision": pair, **fields})

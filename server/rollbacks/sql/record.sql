@@ -12,6 +12,9 @@ WHERE ($1::text IS NULL OR r.environment = $1)
         SELECT FROM sagas.rollback_flags AS f WHERE f.rollback_id = r.id AND f.flag = $4))
 ORDER BY r.id DESC LIMIT $5
 
+-- name: latest
+SELECT r.id::text FROM sagas.rollbacks AS r WHERE $1::text IS NULL OR r.environment = $1 ORDER BY r.id DESC LIMIT $2
+
 -- name: flags
 SELECT f.rollback_id, f.flag, f.scope, f.closes_epoch, f.since_at, f.since_generation, f.since_revision, f.closed_at,
     (SELECT max(k.lifted_at) FROM flagd.kills AS k

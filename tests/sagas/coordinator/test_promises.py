@@ -205,6 +205,82 @@ async def test_within_a_saga_instance_the_latest_completion_is_undone_first(worl
     assert done == [str(effects["a"]), str(effects["c"]), str(effects["b"])]
 
 
+SHIP = {**REFUND, "name": "ship", "kind": "parcel.fee"}
+OTHER = "other.flag"
+
+
+async def looked_again(world: World, rollback: uuid.UUID, effect: uuid.UUID) -> None:
+    """The coordinator has gone over the whole rollback since now: it takes news once per round, before it begins anything."""
+    for _ in range(2):
+        await world.run("INSERT INTO sagas.late (rollback_id, effect_id) VALUES ($1, $2)", rollback, effect)
+
+        async def taken() -> bool:
+            return not await world.value("SELECT count(*) FROM sagas.late WHERE rollback_id = $1", rollback)
+
+        await until(taken)
+
+
+async def paused(world: World, flag: str) -> uuid.UUID:
+    """A kill that is paused before anything of it begins, and whose effects are found."""
+    rollback = await world.kill(flag)
+    await world.run("UPDATE sagas.rollbacks SET paused = true WHERE id = $1", rollback)
+    await world.started()
+    await until(lambda: _in(world, rollback, "paused"))
+    return rollback
+
+
+async def resume(world: World, rollback: uuid.UUID) -> None:
+    await world.run("UPDATE sagas.rollbacks SET paused = false, state = 'compensating' WHERE id = $1", rollback)
+
+
+async def test_an_earlier_step_waits_for_a_later_one_that_another_rollback_undoes(world: World) -> None:  # P14
+    await world.flag(OTHER)
+    await world.define(REFUND, SHIP)
+    earlier = await world.effect(REFUND, "o1", completed_at=await world.ago(5))
+    later = await world.effect(SHIP, "o1", flag=OTHER)
+    second = await paused(world, OTHER)
+    first = await world.kill(FLAG)
+    await looked_again(world, first, earlier)
+    assert world.payments.refunds == []
+    await resume(world, second)
+    await until(lambda: world.is_settled(first))
+    await until(lambda: world.is_settled(second))
+    done = [refund["metadata"]["rescind_effect"] for refund in world.payments.refunds]
+    assert done == [str(later), str(earlier)]
+
+
+async def test_a_notice_waits_for_a_later_step_that_another_rollback_undoes(world: World) -> None:  # P14
+    await world.flag(OTHER)
+    await world.define(MAIL, SHIP)
+    notice = await world.effect(MAIL, "o1", subject="c1", completed_at=await world.ago(5))
+    await world.effect(SHIP, "o1", flag=OTHER)
+    second = await paused(world, OTHER)
+    first = await world.kill(FLAG)
+    await looked_again(world, first, notice)
+    assert world.mail.mails == []
+    await resume(world, second)
+    await until(lambda: world.is_settled(first))
+    assert len(world.payments.refunds) == 1
+    assert await world.value("SELECT count(*) FROM sagas.attempts WHERE relaxed") == 0
+
+
+async def test_merged_mails_of_two_rollbacks_that_wait_for_each_other_are_sent(world: World) -> None:  # P14
+    await world.flag(OTHER)
+    mail = {**MAIL, "independent": True}
+    other = {**mail, "name": "thanks", "kind": "mail.thanks"}
+    await world.define(mail, other)
+    for instance, pair in {"o1": ((mail, FLAG), (other, OTHER)), "o2": ((other, OTHER), (mail, FLAG))}.items():
+        for seconds, (step, flag) in zip((2, 1), pair, strict=True):
+            at = await world.ago(seconds)
+            await world.effect(step, instance, subject="c1", flag=flag, completed_at=at)
+    rollbacks = [await world.kill(flag) for flag in (FLAG, OTHER)]
+    await world.started()
+    for rollback in rollbacks:
+        await until(lambda rollback=rollback: world.is_settled(rollback))  # type: ignore[misc]
+    assert len(world.mail.mails) == 2
+    assert await world.value("SELECT count(*) FROM sagas.attempts WHERE relaxed") >= 1
+
+
 async def test_one_subject_has_one_compensation_at_a_time(world: World) -> None:  # P14
     await world.define(REFUND)
     for n in range(8):
