@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -123,14 +123,20 @@ def read_instant(body: Mapping[str, Any]) -> tuple[datetime | None, float | None
         if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds <= 10**9:
             return None, float(seconds), []
         return None, None, [wire.Fault(pointer="/in_seconds", code="wrong_type", detail="`in_seconds` is a number, 0 or more")]
-    try:
-        instant = msgspec.convert(at, type=datetime)
-    except msgspec.ValidationError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
-        detail = "`at` is an instant with its offset (RFC 3339): 2026-11-24T09:00:00Z"
+    instant = _instant(at)
+    if instant is None:
+        detail = "`at` is an instant with its offset (RFC 3339), within the years 1 to 9999 of UTC: 2026-11-24T09:00:00Z"
         return None, None, [wire.Fault(pointer="/at", code="wrong_type", detail=detail)]
     return instant, None, []
+
+
+def _instant(at: Any) -> datetime | None:
+    """In UTC; None for what is no instant, or none that UTC can say."""
+    try:
+        instant = msgspec.convert(at, type=datetime)
+        return None if instant.tzinfo is None else instant.astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):
+        return None
 
 
 def _identity(text: str) -> UUID:
