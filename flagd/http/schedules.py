@@ -15,7 +15,7 @@ from rescind import wire
 
 from flagd.core import changes, documents
 from flagd.errors import refused, unknown_schedule
-from flagd.http.bodies import AnyRequest, answer, read_object, reason_of, schedule_body
+from flagd.http.bodies import AnyRequest, answer, read_ending, read_object, schedule_body
 from flagd.http.flags import READ, WRITE
 from flagd.http.gate import require_any
 from flagd.schedules import Schedules
@@ -107,10 +107,8 @@ class ScheduleController(Controller):
     ) -> Response[bytes]:
         """It will not be applied. 409 where it was decided before."""
         require_any(principal, WRITE, environment)
-        told, faults = documents.read_reason(await read_object(request))
-        if faults:
-            raise refused(faults)
-        ended = await schedules.cancel(environment, _identity(identity), actor=principal.name, reason=told or reason_of(reason))
+        ending = await read_ending(request, reason)
+        ended = await schedules.cancel(environment, _identity(identity), actor=principal.name, reason=ending.reason)
         return answer(request, schedule_body(ended))
 
 
