@@ -251,7 +251,7 @@ async def test_an_instant_that_utc_cannot_say_is_a_fault(admin: httpx.AsyncClien
     assert [(one["pointer"], one["code"]) for one in refused.json()["errors"]] == [("/at", "wrong_type")]
 
 
-@pytest.mark.parametrize("path", ["schedules/0192d4e0-0000-7000-8000-000000000000", "flags/f/rollout", "segments/s"])
+@pytest.mark.parametrize("path", ["schedules/0192d4e0-0000-7000-8000-000000000000", "flags/f", "flags/f/rollout", "segments/s"])
 async def test_all_that_is_wrong_with_an_ending_is_told_at_once(admin: httpx.AsyncClient, world: World, path: str) -> None:
     await world.put(flag("f"))
     refused = await admin.request("DELETE", f"{E}/{path}", json={"zz": 1, "reason": 5})
