@@ -84,10 +84,7 @@ def _unapplied(session: Session, difference: dict[str, Any]) -> int:
 
 
 def _say(session: Session, answer: dict[str, Any], sentence: str) -> int:
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"[bold]{escape(sentence)}[/]")
+    session.tell(answer, f"[bold]{escape(sentence)}[/]")
     return Exit.OK
 
 
