@@ -26,6 +26,7 @@ class PackedFlag(Struct, frozen=True, kw_only=True, gc=False):
     effect_attributes: tuple[str, ...] = ()
     on_unreachable: str = "refuse"
     services: tuple[str, ...] = ()
+    laid: int = 0
 
     @property
     def definition(self) -> dict[str, Any]:

@@ -106,6 +106,8 @@ class SnapshotFlag(Struct, frozen=True, kw_only=True):
     effect_attributes: list[str] = []
     on_unreachable: str = "refuse"
     services: list[str] = []
+    laid: int = 0
+    """How many steps of its `if`, tests and values, prerequisites laid before those that were written."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+from rescind import wire
 
 from tests.flagd.world import PRODUCTION, World, definition, flag
 
@@ -51,3 +52,35 @@ async def test_it_takes_the_right_to_evaluate(world: World, client: httpx.AsyncC
     for scope, status in (("effects", 403), ("read", 200), ("evaluate", 200)):
         client.headers["authorization"] = f"Bearer {await world.token(scope)}"
         assert (await explained(client, "f", {})).status_code == status
+
+
+async def needing(world: World) -> None:
+    """`q` needs `p`, `r` needs `q`: each has one rule of its own."""
+    rules = {"targeting": {"if": [{"==": [{"var": "plan"}, "pro"]}, "on"]}, "defaultVariant": "off"}
+    needs = {name: [wire.Prerequisite(flag=name, variant="on")] for name in ("p", "q")}
+    shown = definition(targeting={"if": [{"==": [{"var": "country"}, "DE"]}, "on", "off"]})
+    q, r = flag("q", definition=definition(**rules), prerequisites=needs["p"]), flag("r", prerequisites=needs["q"])
+    await world.put(flag("p", definition=shown), q, r)
+
+
+async def test_a_flag_shut_by_a_kill_of_what_it_needs_says_so(world: World, admin: httpx.AsyncClient) -> None:  # P4, P7
+    await needing(world)
+    await world.kill("p")
+    await world.replicas.refresh(PRODUCTION)
+    for key, needed in (("q", "p"), ("r", "q")):
+        answer = (await explained(admin, key, {"context": {"plan": "pro", "country": "DE"}})).json()
+        assert (answer["decided"], answer["variant"], answer["kills"]) == ("prerequisite", "off", [])
+        name = f"needs {needed} to serve on"
+        assert answer["rule"] == {"number": 1, "pointer": "/$prerequisites/if/0", "name": name}
+
+
+async def test_a_rule_has_the_number_and_the_place_at_which_it_was_written(world: World, admin: httpx.AsyncClient) -> None:
+    await needing(world)
+    answer = (await explained(admin, "q", {"context": {"plan": "pro", "country": "DE"}})).json()
+    assert (answer["decided"], answer["variant"], answer["pointer"]) == ("rule", "on", "/targeting/if/1")
+    assert answer["rule"] == {"number": 1, "pointer": "/targeting/if/0", "name": None}
+    assert [one["pointer"] for one in answer["findings"]] == ["/$prerequisites/if", "/targeting/if"]
+    answer = (await explained(admin, "q", {"context": {"plan": "free", "country": "DE"}})).json()
+    assert (answer["decided"], answer["variant"]) == ("default", "off")
+    answer = (await explained(admin, "q", {"context": {"plan": "pro"}})).json()
+    assert (answer["decided"], answer["variant"], answer["rule"]["name"]) == ("prerequisite", "off", "needs p to serve on")

@@ -67,3 +67,15 @@ async def test_who_moves_between_the_generations_is_listed(served: Served, line:
     assert "0 of 60 targeting keys" in (await line("moved", FLAG, str(file), "country=FR")).stdout
     assert (await line("moved", "gone", str(file))).returncode == 13
     assert (await line("moved", FLAG, str(tmp_path / "nobody"))).returncode == 2
+
+
+async def test_the_prerequisite_that_shuts_a_flag_is_named(line: Line, served: Served) -> None:  # P4, P7
+    await served.put_flag(FLAG)
+    needs = [{"flag": FLAG, "variant": "on"}]
+    await served.ok(
+        "PUT", f"{P}/flags/dependent", {"flag": {"definition": definition(), "prerequisites": needs}, "reason": "x"}
+    )
+    await served.kill(FLAG)
+    shown = await line("explain", "dependent")
+    assert f"decided by a prerequisite that does not hold: needs {FLAG} to serve on: the off variant" in shown.stdout, shown
+    assert "no targeting" not in shown.stdout

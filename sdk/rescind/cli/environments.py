@@ -44,10 +44,7 @@ def bucketing(session: Session, name: str, generation: str, reason: str) -> None
     """Hash the shares of ENVIRONMENT by GENERATION from now on. Subjects move between shares: `rescind moved` says which."""
     body = {"generation": generation, "reason": reason}
     answer = session.api.request("PUT", f"/v1/environments/{part(name)}/bucketing", json=body)
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"[bold]{escape(name)}[/] hashes by {generation} since revision {escape(answer['revision'])}")
+    session.tell(answer, f"[bold]{escape(name)}[/] hashes by {generation} since revision {escape(answer['revision'])}")
 
 
 COMMANDS = (environments,)

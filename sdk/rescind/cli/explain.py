@@ -92,6 +92,8 @@ def answer_of(told: Mapping[str, Any]) -> str:
 def why(told: Mapping[str, Any]) -> str:
     """What decided, in a line."""
     rule, place = told["rule"], f" [dim]{escape(told['pointer'])}[/]" if told["pointer"] else ""
+    if told["decided"] == "prerequisite":
+        return f"decided by a prerequisite that does not hold: [bold]{escape(rule['name'] or '')}[/]: the off variant{place}"
     if told["decided"] != "rule":
         return f"decided by {SOURCES.get(told['decided'], told['decided'])}{place}"
     if rule is None:

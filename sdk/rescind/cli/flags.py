@@ -134,10 +134,7 @@ def put(session: Session, document: str, reason: str) -> None:
     if not isinstance(flag, dict) or not isinstance(flag.get("key"), str) or not flag["key"]:
         raise click.UsageError("a flag is an object with a `key` and a `definition`: `rescind set --help` shows one")
     answer = session.api.request("PUT", session.within(f"/flags/{part(flag['key'])}"), json={"flag": flag, "reason": reason})
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"set [bold]{escape(flag['key'])}[/] in {escape(session.environment)}")
+    session.tell(answer, f"set [bold]{escape(flag['key'])}[/] in {escape(session.environment)}")
 
 
 COMMANDS = (flags, get, put)

@@ -52,10 +52,7 @@ def register(session: Session, document: str, reason: str | None) -> None:
     """
     definition = definition_of(document)
     answer = session.api.request("PUT", path_of(session, definition), json=definition, params={"reason": reason})
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"registered [bold]{escape(name_of(definition))}[/] {escape(str(definition['version']))}")
+    session.tell(answer, f"registered [bold]{escape(name_of(definition))}[/] {escape(str(definition['version']))}")
 
 
 @sagas.command()

@@ -67,10 +67,7 @@ def add(session: Session, document: str, at: str | None, after: str | None, reas
     answer = session.api.request(
         "POST", session.within("/schedules"), json={**when, "operations": operations, "reason": reason}
     )
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"scheduled for [bold]{escape(text_of(answer['at']))}[/] UTC: {answer['id']}")
+    session.tell(answer, f"scheduled for [bold]{escape(text_of(answer['at']))}[/] UTC: {answer['id']}")
 
 
 @schedule.command("show")
@@ -98,10 +95,7 @@ def show(session: Session, identity: str) -> None:
 def cancel(session: Session, identity: str, reason: str) -> None:
     """Cancel the scheduled change ID."""
     answer = session.api.request("DELETE", session.within(f"/schedules/{part(identity)}"), json={"reason": reason})
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"cancelled {escape(identity)}")
+    session.tell(answer, f"cancelled {escape(identity)}")
 
 
 def outcome_of(one: dict[str, Any]) -> str:

@@ -81,6 +81,13 @@ class Session:
         data = msgspec.json.encode(value)
         click.echo(msgspec.json.format(data, indent=2) if sys.stdout.isatty() else data)
 
+    def tell(self, answer: object, line: str) -> None:
+        """Print what a command did: the API's own JSON where that is asked for, or the line."""
+        if self.json:
+            self.show_json(answer)
+        else:
+            self.console.print(line)
+
 
 def console_on(*, stderr: bool) -> Console:
     """A console as wide as the terminal; where there is none, lines are not broken."""

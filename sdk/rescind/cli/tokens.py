@@ -61,10 +61,7 @@ def listing(session: Session) -> None:
 def revoke(session: Session, token_id: str, reason: str) -> None:
     """Revoke the token ID: it is refused everywhere within a second."""
     answer = session.api.request("POST", f"/v1/tokens/{part(token_id)}/revoke", json={"reason": reason})
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"revoked {escape(token_id)}")
+    session.tell(answer, f"revoked {escape(token_id)}")
 
 
 COMMANDS = (token,)

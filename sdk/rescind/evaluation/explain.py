@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec import UNSET, Struct
@@ -19,6 +19,8 @@ from rescind.evaluation.resolution import Reason, Resolution
 from rescind.evaluation.tracing import Trace
 
 _NAME_MAX: Final = 128
+_OWN: Final = "targeting"
+_LAID: Final = "$prerequisites"
 
 
 class FlagSet(Struct, frozen=True, kw_only=True):
@@ -74,7 +76,7 @@ def _explained(key: str, flag: FlagSpec, context: Mapping[str, Any], within: Fla
     if not definition.get("targeting"):
         decided = Decided.FAILED if outcome.error_code else Decided.NO_TARGETING
         return answered(key, within, outcome, decided, kills=kills)
-    told = _targeted(key, definition["targeting"], context, within, outcome)
+    told = _targeted(key, definition["targeting"], getattr(flag, "laid", 0), context, within, outcome)
     return answered(key, within, outcome, kills=kills, **told)
 
 
@@ -95,19 +97,47 @@ def _seen(kill: Kill, context: Mapping[str, Any]) -> KillSeen:
     )
 
 
-def _targeted(key: str, targeting: Any, context: Mapping[str, Any], within: FlagSet, outcome: Resolution) -> dict[str, Any]:
-    """What a walk through the targeting says."""
+def _targeted(
+    key: str, targeting: Any, laid: int, context: Mapping[str, Any], within: FlagSet, outcome: Resolution
+) -> dict[str, Any]:
+    """What a walk through the targeting says: through the `laid` steps of its prerequisites, then through what was written."""
     trace = Trace()
-    walk = Interpreter(key, within.evaluators, within.generation, within.timestamp, trace)
-    decision = walked(walk, trace, targeting, context)
-    found = {"decided": _decided(outcome, decision), "findings": trace.findings, "truncated": trace.truncated}
+    place, walk, decision = _reached(key, parts_of(targeting, laid), context, within, trace)
+    found = {"decided": _decided(outcome, decision, place), "findings": trace.findings, "truncated": trace.truncated}
     return {**found, "pointer": pointer_of(decision.path), "rule": _rule(walk)} if decision else found
 
 
-def walked(walk: Interpreter, trace: Trace, targeting: Any, context: Mapping[str, Any]) -> Decision | None:
+def _reached(
+    key: str, parts: Sequence[tuple[str, Any]], context: Mapping[str, Any], within: FlagSet, trace: Trace
+) -> tuple[str, Interpreter, Decision | None]:
+    """The part that decides: the last one, or one before it that comes to anything."""
+    *before, (last, rule) = parts
+    for place, part in before:
+        walk = Interpreter(key, within.evaluators, within.generation, within.timestamp, trace)
+        decision = walked(walk, trace, part, context, place)
+        if decision is None or decision.value is not None:
+            return place, walk, decision
+    walk = Interpreter(key, within.evaluators, within.generation, within.timestamp, trace)
+    return last, walk, walked(walk, trace, rule, context, last)
+
+
+def parts_of(targeting: Any, laid: int) -> list[tuple[str, Any]]:
+    """What is walked, and the place of each: the steps that prerequisites laid, then the targeting as it was written.
+
+    >>> parts_of({"if": [{"var": "x"}, "off", {"fractional": [["on", 1]]}]}, 2)
+    [('$prerequisites', {'if': [{'var': 'x'}, 'off']}), ('targeting', {'fractional': [['on', 1]]})]
+    """
+    steps = targeting.get("if") if isinstance(targeting, dict) else None
+    if not laid or not isinstance(steps, list):
+        return [(_OWN, targeting)]
+    own = steps[laid:]
+    return [(_LAID, {"if": steps[:laid]}), (_OWN, own[0] if len(own) == 1 else {"if": own} if own else None)]
+
+
+def walked(walk: Interpreter, trace: Trace, targeting: Any, context: Mapping[str, Any], place: str = _OWN) -> Decision | None:
     """What the walk comes to; None where it fails, or takes more than an explanation may."""
     try:
-        return walk.decide(targeting, Data(True, context), (None, "targeting"))
+        return walk.decide(targeting, Data(True, context), (None, place))
     except RuleError:
         return None
     except Enough:
@@ -115,9 +145,11 @@ def walked(walk: Interpreter, trace: Trace, targeting: Any, context: Mapping[str
         return None
 
 
-def _decided(outcome: Resolution, decision: Decision | None) -> Decided:
+def _decided(outcome: Resolution, decision: Decision | None, place: str) -> Decided:
     if outcome.error_code is not None:
         return Decided.FAILED
+    if place == _LAID:
+        return Decided.PREREQUISITE
     return Decided.DEFAULT if decision is not None and decision.value is None else Decided.RULE
 
 

@@ -40,6 +40,8 @@ class Decided(StrEnum):
     KILL = "kill"
     NO_TARGETING = "no_targeting"
     """The default variant, for everyone."""
+    PREREQUISITE = "prerequisite"
+    """A prerequisite that does not hold: the off variant, by the rule that it laid before the flag's own."""
     RULE = "rule"
     DEFAULT = "default"
     """The targeting decided nothing: the default variant."""
@@ -69,7 +71,8 @@ class Finding(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One operation of the targeting that was carried out, and what it gave."""
 
     pointer: str
-    """RFC 6901, into the flag's definition, or below `/$evaluators` into the flag set's."""
+    """RFC 6901, into the flag's definition as it was written, or below `/$evaluators` into the flag set's; below
+    `/$prerequisites` into the rules that its prerequisites laid."""
     operator: str
     value: Any
     found: dict[str, Any] = {}
@@ -81,10 +84,10 @@ class Finding(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Rule(Struct, frozen=True, kw_only=True):
-    """The rule of the flag's `if` chain that decided."""
+    """The rule of the flag's `if` chain that decided, or of those that its prerequisites laid before it."""
 
     number: int
-    """From 1; one more than there are conditions where none of them held."""
+    """From 1, of the rules as they were written; one more than there are conditions where none of them held."""
     pointer: str
     """Of its condition; of the last value where none of the conditions held."""
     name: str | None
