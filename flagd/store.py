@@ -41,6 +41,8 @@ class Locked(Struct, frozen=True, kw_only=True):
     evaluators: dict[str, Any]
     metadata: dict[str, Any]
     bucketing: str
+    is_recovering: bool = False
+    """PostgreSQL came back older than what was seen, and nobody has said yet that it is put right (P2)."""
 
 
 class StandingKill(Struct, frozen=True, kw_only=True):
@@ -107,6 +109,7 @@ async def lock_environment(connection: Connection, name: str) -> Locked | None:
         evaluators=row["evaluators"],
         metadata=row["metadata"],
         bucketing=row["bucketing"],
+        is_recovering=row["is_recovering"],
     )
 
 
@@ -179,6 +182,11 @@ async def record_revision(
 async def heads(connection: Connection) -> dict[str, wire.Revision]:
     """The revision that each environment has reached."""
     return {row["name"]: wire.Revision(row["generation"], row["revision"]) for row in await connection.fetch(_FLAGS.heads)}
+
+
+async def recovering(connection: Connection) -> set[str]:
+    """The environments that are in recovery."""
+    return {row["name"] for row in await connection.fetch(_FLAGS.recovering)}
 
 
 async def list_flags(connection: Connection, environment: str, after: str, limit: int) -> list[StoredFlag]:

@@ -46,15 +46,17 @@ async def judge(
     expected_flags: Mapping[str, wire.Revision] | None = None,
     pointers: Sequence[str] | None = None,
     seen: wire.Revision | None = None,
+    through_recovery: bool = False,
     document: flagset.FlagSet | None = None,
     objections: Objections | None = None,
     checked: dict[str, Any] | None = None,
 ) -> Judged:
     """What the operations would write, with the environment and the flags locked. Raises its `Problem`; writes nothing.
 
+    `through_recovery`: nothing but kills comes beside, which an environment in recovery takes.
     `checked` are the segments that the flags were checked with: where they are others by now, they are checked again.
     """
-    locked = await _lock(connection, environment, expected_revision, seen)
+    locked = await _lock(connection, environment, expected_revision, seen, through_recovery=through_recovery)
     held = await store.lock_flags(connection, environment, changes.keys_of(operations))
     for key, expected in (expected_flags or {}).items():
         if key not in held or held[key].changed != expected:
@@ -112,13 +114,18 @@ async def expect_environment(connection: Connection, environment: str) -> None:
 
 
 async def _lock(
-    connection: Connection, environment: str, expected: wire.Revision | None, seen: wire.Revision | None
+    connection: Connection,
+    environment: str,
+    expected: wire.Revision | None,
+    seen: wire.Revision | None,
+    *,
+    through_recovery: bool,
 ) -> store.Locked:
     locked = await store.lock_environment(connection, environment)
     if locked is None:
         raise unknown_environment(environment, await store.heads(connection))
     newest = max(seen or locked.told, locked.told)
-    if newest > locked.revision:
+    if newest > locked.revision or (locked.is_recovering and not through_recovery):
         raise in_recovery(environment, locked.revision, newest)
     if expected is not None and expected != locked.revision:
         raise revision_mismatch(expected, locked.revision)

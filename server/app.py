@@ -32,6 +32,7 @@ from sagas.http.tasks import TaskController
 from server.http.decisions import DecisionController
 from server.http.health import HealthApp
 from server.http.kills import KillController
+from server.http.recovery import RecoveryController
 from server.http.refusals import RefusalMiddleware
 from server.http.rollbacks import RollbackController
 from server.http.tokens import IdentityController, TokenController
@@ -126,12 +127,14 @@ def roof(parts: Parts) -> Router:
         "pg": parts.pg, "entropy": parts.entropy, "kills": parts.kills, "previews": parts.previews,
         "watching": parts.watching, "reports": parts.reports, "streams": parts.streams, "decisions": parts.decisions,
         "environments": Environments(parts.kills.environments),
+        "recovery": parts.recovery,
     }  # fmt: skip
     return Router(
         path="/",
         route_handlers=[
             KillController,
             RollbackController,
+            RecoveryController,
             DecisionController,
             TokenController,
             IdentityController,

@@ -36,6 +36,7 @@ from server.migrations import ROOMS
 from server.rollbacks.changes import ChangeLists
 from server.rollbacks.containment import ContainmentWatch
 from server.rollbacks.preview import Previews
+from server.rollbacks.recovery import Recovery
 from server.rollbacks.report import Reports
 from server.rollbacks.service import Kills
 from server.rollbacks.watching import Watching
@@ -63,13 +64,14 @@ class Parts:
         self.schedules = Schedules(pg, self.replicas, self.flags, self.entropy)
         self.rollouts = Rollouts(pg, self.replicas, self.flags, self.entropy)
         self.scheduler = Scheduler(self.schedules, self.rollouts, self.clock)
-        self.ledger = Ledger(pg, self.clock, self.entropy)
+        self.recovery = Recovery(pg, self.replicas, self.clock, self._after_commit)
+        self.ledger = Ledger(pg, self.clock, self.entropy, expect_open=self.recovery.expect_open)
         self.executors = Executors(self.clock)
         self.coordinator = Coordinator(pg, self.clock, self.entropy, identity_of(), self.executors)
         self.decisions = Decisions(pg)
         self.tasks = TaskService(pg, self.clock, self.entropy)
         self.containment = ContainmentWatch(pg, self.clock)
-        self.kills = Kills(pg, self.entropy, self._after_commit, self.nudge)
+        self.kills = Kills(pg, self.entropy, self.recovery, self._after_commit, self.nudge)
         self.changes = ChangeLists(pg, self.flags, self.kills, self.entropy)
         self.previews = Previews(pg)
         self.reports = Reports(pg)
@@ -127,6 +129,7 @@ class Parts:
             raise MigrationError(f"the database is older than this version ({names}): run `rescind migrate`")
         starting: list[tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]] = [
             (self.replicas.start, self.replicas.stop),
+            (self.recovery.start, self.recovery.stop),
             (self.ledger.start, self.ledger.stop),
             (self.containment.start, self.containment.stop),
         ]

@@ -1,4 +1,7 @@
-"""Change lists that hold a kill: puts, archives and kills of one environment in one revision (P1)."""
+"""Change lists that hold a kill: puts, archives and kills of one environment in one revision (P1).
+
+In recovery a list of nothing but kills goes through, as every kill does; another one is refused whole.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from runtime.clock import Entropy
 from runtime.postgres import Postgres
 from runtime.principal import Principal
 from runtime.problem import fault_of
+from server.rollbacks.recovery import recover
 from server.rollbacks.requests import KillRequest, since_of
 from server.rollbacks.service import KillAnswer, Kills, kill_within
 
@@ -69,17 +73,22 @@ class ChangeLists:
     ) -> tuple[wire.Revision, list[KillAnswer]]:
         answers: list[KillAnswer] = []
         flags = [kill.key for kill in kills]
+        seen = await self._kills.seen(environment)
+        kills_only = not operations
         try:
             async with self._pg.transaction() as connection:
+                if kills_only:
+                    await recover(connection, environment, seen, actor)
                 revision = await self._flags.write(
                     connection, environment, operations, actor=actor, reason=reason, expected_revision=expected,
                     beside=[{"op": "kill", "key": kill.key, "scope": kill.request.scope} for kill in kills],
+                    seen=seen.revision, through_recovery=kills_only,
                 )  # fmt: skip
                 for keys, request in together(kills):
                     answers.append(
                         await kill_within(
                             connection, environment, keys, request, actor,
-                            rollback_id=self._entropy.uuid7(), in_change=True,
+                            rollback_id=self._entropy.uuid7(), in_change=True, seen=seen,
                         )
                     )  # fmt: skip
         except asyncpg.PostgresError as error:

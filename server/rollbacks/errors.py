@@ -6,6 +6,7 @@ RS002        404     unknown_flag
 RS003        409     not_killed
 RS004        409     killed_again
 RS005        409     compensations_running
+RS006        409     environment_in_recovery
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ UNKNOWN_FLAG = "RS002"
 NOT_KILLED = "RS003"
 KILLED_AGAIN = "RS004"
 COMPENSATIONS_RUNNING = "RS005"
+IN_RECOVERY = "RS006"
 
 SHOWN_MAX = 3
 ID_LENGTH_MIN = 4
@@ -36,7 +38,7 @@ def state_of(error: asyncpg.PostgresError) -> str:
 
 
 def problem_of(error: asyncpg.PostgresError, *, environment: str, flag: str) -> Problem | None:
-    """The refusal behind an error of `kill_v1` or `lift_v1`; null for an error of another kind."""
+    """The refusal behind an error of `kill_v2` or `lift_v1`; null for an error of another kind."""
     detail = getattr(error, "detail", None) or ""
     match state_of(error):
         case "RS003":

@@ -169,6 +169,21 @@ async def test_a_direct_kill_needs_no_server_and_binds_all(served: Served, line:
     assert (unknown.returncode, FLAG in unknown.stderr) == (13, True)
 
 
+async def test_a_direct_kill_is_in_the_environment_that_the_variable_names(
+    served: Served, line: Line, database_url: str
+) -> None:
+    for environment in ("development", "production"):
+        await served.put_flag(FLAG, environment)
+    direct = {"RESCIND_DATABASE_URL": database_url, "RESCIND_ENVIRONMENT": "development"}
+    done = await line("kill", FLAG, "--reason", "bad", "--direct", **direct)
+    assert done.returncode == 0, done
+    killed = [
+        (await served.ok("GET", f"/v1/environments/{environment}/flags/{FLAG}"))["killed"]
+        for environment in ("development", "production")
+    ]
+    assert killed == [True, False]
+
+
 async def test_flags_are_set_from_files_literals_and_standing_rules(served: Served, line: Line, tmp_path: Path) -> None:
     document = {"key": "a", "definition": definition()}
     (tmp_path / "flag.json").write_text(json.dumps(document))

@@ -10,6 +10,7 @@ import click
 
 from rescind.cli import (
     connections,
+    doctor,
     effects,
     environments,
     explain,
@@ -107,6 +108,7 @@ def cli() -> None:
 
 for module in (
     connections,
+    doctor,
     effects,
     environments,
     explain,

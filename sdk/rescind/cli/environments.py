@@ -1,4 +1,4 @@
-"""`rescind environments`: what there is, and the generation of bucketing that each evaluates with."""
+"""`rescind environments`: what there is, a new one, and the generation of bucketing that each evaluates with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rescind.evaluation import GENERATIONS
 @common
 @click.pass_context
 def environments(context: click.Context) -> None:
-    """List environments, or set one's generation of bucketing."""
+    """List environments, create one, or set one's generation of bucketing."""
     if context.invoked_subcommand is None:
         context.invoke(listing)
 
@@ -32,6 +32,20 @@ def listing(session: Session) -> None:
     rows = answer["environments"]
     columns = ("name", "revision", "bucketing", "created_at")
     session.console.print(table_of(rows, columns) if rows else "the token may see no environment")
+
+
+@environments.command("create")
+@click.argument("name", metavar="ENVIRONMENT")
+@reason_option
+@common
+@pass_session
+def create(session: Session, name: str, reason: str) -> None:
+    """Create ENVIRONMENT; one that is there stays as it is."""
+    answer = session.api.request("PUT", f"/v1/environments/{part(name)}", json={"reason": reason})
+    if session.json:
+        session.show_json(answer)
+    else:
+        session.console.print(f"environment {escape(name)} is there")
 
 
 @environments.command("bucketing")

@@ -66,7 +66,7 @@ def _say_unreachable(session: Session, error: Unreachable) -> Exit:
     out.print("What still works:")
     out.print("  another server of the same installation: --url URL (any of them kills for all)")
     out.print("  PostgreSQL directly: rescind kill FLAG --reason TEXT --direct, with RESCIND_DATABASE_URL set")
-    out.print("  or psql: SELECT * FROM rollbacks.kill_v1(...), the function that every path calls")
+    out.print("  or psql: SELECT * FROM rollbacks.kill_v2(...), the function that every path calls")
     out.print("Instances keep evaluating their last known flags meanwhile; effects are not admitted without the server.")
     return Exit.UNREACHABLE
 

@@ -133,7 +133,7 @@ def conclude(session: Session, answer: dict[str, Any], record: Record, goal: str
 def kill_directly(session: Session, flag: str, body: dict[str, Any]) -> int:
     """Call the SQL function on PostgreSQL itself, through the server package."""
     for entry in entry_points(group="rescind.direct", name="kill"):
-        answer = entry.load()(session.given_environment or "production", flag, body)
+        answer = entry.load()(session.environment_of_direct, flag, body)
         if session.json:
             session.show_json(answer)
         else:
@@ -141,7 +141,7 @@ def kill_directly(session: Session, flag: str, body: dict[str, Any]) -> int:
         return Exit.OK
     raise ConfigurationError(
         "--direct needs the server package on this machine (pip install rescind-server), or call "
-        "rollbacks.kill_v1 with psql: it is the function that every path calls"
+        "rollbacks.kill_v2 with psql: it is the function that every path calls"
     )
 
 

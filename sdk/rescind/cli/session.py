@@ -72,6 +72,11 @@ class Session:
         named = self.given_environment or os.environ.get("RESCIND_ENVIRONMENT")
         return named or self.me.get("environment") or DEFAULT_ENVIRONMENT
 
+    @property
+    def environment_of_direct(self) -> str:
+        """The same where no server can be asked: the option, else `RESCIND_ENVIRONMENT`, else production."""
+        return self.given_environment or os.environ.get("RESCIND_ENVIRONMENT") or DEFAULT_ENVIRONMENT
+
     def within(self, path: str) -> str:
         """`/v1/environments/<environment><path>`."""
         return f"/v1/environments/{self.environment}{path}"
