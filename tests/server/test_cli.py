@@ -7,11 +7,13 @@ import json
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.server.processes import rescind
 from tests.server.serving import P, Served, definition
+from tests.waiting import until
 
 FLAG = "checkout.new-flow"
 
@@ -274,3 +276,37 @@ async def test_containment_is_never_earlier_than_the_fence(served: Served, line:
     record = json.loads(done.stdout)["rollback"]
     assert record["contained_at"] >= record["fenced_at"]
     assert record["containment"]["contained_at"] == record["contained_at"]
+
+
+async def test_a_compensation_that_keeps_failing_says_so_everywhere(  # P16
+    served: Served, line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    await served.put_flag(FLAG)
+    stripe = json.dumps({"type": "stripe", "url": "http://127.0.0.1:9", "secret": "env:NO_SUCH_KEY", "granted": ["*"]})
+    made = await line("connections", "set", "payments", stripe, "--reason", "test")
+    assert "env:NO_SUCH_KEY is empty or missing" in made.stderr, made
+    kind = {"kind": "charge", "version": "1", "class": "compensatable", "currency_code": "USD"}
+    compensation = {"executor": "refund", "connection": "payments"}
+    await served.ok("PUT", f"{P}/kinds/charge/versions/1", {**kind, "compensation": compensation})
+    effect: dict[str, Any] = {"key": "a", "kind": "charge", "kind_version": "1", "flag": FLAG, "variant": "on"}
+    effect["payload"] = {"amount_cents": 100}
+    (one,) = (await served.ok("POST", f"{P}/effects:admit", {"effects": [effect]}))["results"]
+    report = {"effect_id": one["effect_id"], "token": one["token"], "outcome": "succeeded", "result": {"id": "pi_1"}}
+    await served.ok("POST", f"{P}/effects:report", {"reports": [report]})
+    killed = await served.kill(FLAG)
+    path = f"/v1/rollbacks/{killed['rollback_id']}"
+
+    async def failing() -> Any:
+        return (await served.ok("GET", path))["retrying"]
+
+    (retry,) = await until(failing)
+    assert (retry["kind"], retry["number"]) == ("charge", 1)
+    assert "env:NO_SUCH_KEY" in retry["error"]
+    watched = await line("watch", killed["rollback_id"], "--timeout", "1")
+    assert "env:NO_SUCH_KEY" in watched.stdout
+    assert "attempt" in watched.stdout
+    shown = await line("report", killed["rollback_id"])
+    assert "1 charge failing" in shown.stdout
+    (effect_line,) = (await served.ok("GET", f"{path}/report"))["effects"]
+    assert "env:NO_SUCH_KEY" in effect_line["cause"]["error"]
+    assert "refund of charge failed at attempt 1" in caplog.text

@@ -53,6 +53,8 @@ def put(session: Session, name: str, document: str, reason: str) -> None:
         session.show_json(answer)
     else:
         session.console.print(f"set connection [bold]{escape(name)}[/] in {escape(session.environment)}")
+    for warning in answer.get("warnings", []):
+        session.errors.print(f"[yellow]warning:[/] {escape(warning)}")
 
 
 COMMANDS = (connections,)
