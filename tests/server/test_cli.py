@@ -186,6 +186,19 @@ async def test_flags_are_set_from_files_literals_and_standing_rules(served: Serv
     assert "/flag/definition/state" in bad.stderr
     missing = await line("set", str(tmp_path / "nothing.json"), "--reason", "new")
     assert (missing.returncode, "nothing.json" in missing.stderr) == (2, True)
+    owned = await line("set", json.dumps({**document, "owner": "ann"}), "--reason", "whose it is")
+    assert "owner changed" in owned.stdout, owned
+    bare = await line("set", json.dumps(document), "--reason", "again")
+    assert "owner dropped" in bare.stdout, "what a whole replacement takes away is named"
+    assert f"at revision {json.loads((await line('get', 'a', '--json')).stdout)['revision']}" in bare.stdout
+    edited = await line("get", "a", "--rules")
+    assert len(edited.stdout.splitlines()) > 5, "it is there to be edited"
+
+
+async def test_hints_name_the_command_that_helps(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    assert "rescind environments" in (await line("-e", "zzzzzzzz", "flags")).stderr
+    assert "--steps" in (await line("rollout", FLAG)).stderr
 
 
 async def test_sagas_are_checked_and_registered_from_yaml(line: Line, tmp_path: Path) -> None:
@@ -310,3 +323,8 @@ async def test_a_compensation_that_keeps_failing_says_so_everywhere(  # P16
     (effect_line,) = (await served.ok("GET", f"{path}/report"))["effects"]
     assert "env:NO_SUCH_KEY" in effect_line["cause"]["error"]
     assert "refund of charge failed at attempt 1" in caplog.text
+    lifted = await line("lift", FLAG, "--reason", "mended", "--force")
+    assert f"rollback {killed['rollback_id']} is still compensating" in lifted.stdout, lifted
+    status = (await line("status")).stdout
+    assert "lifted, and effects are still being undone" in status, status
+    assert killed["rollback_id"] in status
