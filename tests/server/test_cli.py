@@ -199,6 +199,19 @@ async def test_hints_name_the_command_that_helps(served: Served, line: Line) -> 
     await served.put_flag(FLAG)
     assert "rescind environments" in (await line("-e", "zzzzzzzz", "flags")).stderr
     assert "--steps" in (await line("rollout", FLAG)).stderr
+    done = await line("effects", "--status", "done")
+    assert ("--status" in done.stderr, "in_doubt" in done.stderr) == (True, True), done
+    wrong = await line("token", "create", "ci", "--scope", "evaluat", "--reason", "x")
+    assert "evaluate, effects" in wrong.stderr, wrong
+    step = {"kind": "charge", "class": "compensatable", "currency_code": "USD"}
+    refund = {**step, "name": "a", "key": "a", "compensation": {"executor": "refund", "connection": "payments"}}
+    mailed = {"executor": "email", "connection": "mail", "to": "a@b.example", "subject": "s", "body": "b"}
+    mail = {**step, "name": "b", "kind": "mail", "key": "b", "compensation": mailed}
+    saga = {"saga": "order", "version": "1", "flag": FLAG, "steps": [refund, mail]}
+    unset = await line("sagas", "check", json.dumps(saga))
+    for name in ("payments", "mail"):
+        assert f"rescind connections set {name}" in unset.stderr, "every one that is missing is named at once"
+    assert "quote it" in (await line("sagas", "check", json.dumps({**saga, "version": 1}))).stderr
 
 
 async def test_sagas_are_checked_and_registered_from_yaml(line: Line, tmp_path: Path) -> None:

@@ -93,7 +93,8 @@ def why(told: Mapping[str, Any]) -> str:
     """What decided, in a line."""
     rule, place = told["rule"], f" [dim]{escape(told['pointer'])}[/]" if told["pointer"] else ""
     if told["decided"] != "rule":
-        return f"decided by {SOURCES.get(told['decided'], told['decided'])}{place}"
+        said = SOURCES.get(told["decided"], told["decided"])
+        return f"{said}{place}" if told["decided"] == "default" else f"decided by {said}{place}"
     if rule is None:
         return f"decided by the targeting{place}"
     name = f" [bold]{escape(rule['name'])}[/]" if rule["name"] else ""

@@ -92,6 +92,8 @@ def refuse_what_cannot_be(session: Session, goal: str) -> None:
 
 def look(session: Session, flag: str, since: str | None, scope: tuple[str, ...]) -> None:
     """Show the preview. One that fails, for whatever reason but an unknown flag, does not stand in the way."""
+    if scope:
+        session.console.print(f"in scope: {escape(', '.join(scope))}")
     try:
         previews.show(session, previews.fetch(session, flag, since=since, scope=scope))
     except ApiError as error:
