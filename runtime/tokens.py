@@ -23,6 +23,7 @@ from runtime.verifier import Verifier
 
 __all__ = ["ADMIN", "Principal", "Token", "Verifier", "bearer", "create", "digest", "listing", "revoke", "seconds_left"]
 QUERIES = Queries.load("runtime", "tokens")
+SCOPES = "read, evaluate, effects, work:<saga>, define:<saga>, kill[:<flag>], lift[:<flag>], compensate, admin"
 SCOPE = re.compile(r"read|evaluate|effects|compensate|admin|(work|define|kill|lift)(:[A-Za-z0-9][A-Za-z0-9._-]{0,254})?")
 
 
@@ -53,7 +54,7 @@ async def create(
     Raises a 422 `Problem` for unknown scopes, or for `admin` bound to one environment.
     """
     faults = [
-        Fault(pointer=f"/scopes/{index}", detail=f"{scope!r} is not a scope", code="unknown_scope")
+        Fault(pointer=f"/scopes/{index}", detail=f"{scope!r:.80} is not a scope: {SCOPES}", code="unknown_scope")
         for index, scope in enumerate(scopes)
         if not SCOPE.fullmatch(scope)
     ]

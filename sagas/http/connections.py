@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+
+import msgspec
 from litestar import Controller, Response, delete, get, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath
@@ -78,7 +82,8 @@ class ConnectionController(Controller):
         async with pg.transaction() as connection:
             row = await connections.put(connection, environment, name, parsed, actor=principal.name)
             await _audit(connection, principal, "connection.put", environment, name, reason)
-        return answer(request, row)
+        told = await asyncio.to_thread(connections.warnings, parsed, os.environ)
+        return answer(request, msgspec.structs.replace(row, warnings=told))
 
     @delete("/{name:str}", status_code=200, summary="Remove a connection")
     async def delete_connection(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Controller, Response, get, put
@@ -116,6 +117,17 @@ def _require_sight(principal: Principal, environment: str, name: str) -> None:
         principal.require("read", environment)
 
 
+async def _missing_too(
+    connection: Connection, environment: str, definition: Definition, faults: Sequence[Fault]
+) -> list[Fault]:
+    """Of a definition that is refused for a connection: the others that are missing, so that all are set up at once."""
+    if not any(fault.code == "unknown_connection" for fault in faults):
+        return []
+    named = {fault.pointer for fault in faults}
+    missing = await definitions.missing_connections(connection, environment, definition)
+    return [fault for fault in missing if fault.pointer not in named]
+
+
 async def _write(
     request: AnyRequest, pg: Postgres, principal: Principal, environment: str, path: dict[str, str], *, dry_run: bool
 ) -> Response[bytes]:
@@ -133,6 +145,7 @@ async def _write(
     async with pg.transaction() as connection:
         if definition is not None:
             faults += await definitions.check_connections(connection, environment, definition)
+            faults += await _missing_too(connection, environment, definition, faults)
         if faults or definition is None:
             raise refused(faults, "The definition has faults")
         if dry_run:

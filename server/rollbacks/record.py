@@ -16,6 +16,8 @@ from msgspec import Struct, field
 from rescind.wire import Revision
 
 from runtime.queries import Queries
+from server.rollbacks import retries
+from server.rollbacks.retries import Retry
 
 QUERIES = Queries.load("server.rollbacks", "record")
 
@@ -143,6 +145,7 @@ class RollbackRecord(Struct, frozen=True, kw_only=True):
     as_of: datetime
     containment: Containment | None = None
     counts: dict[str, KindCounts] | None = None
+    retrying: list[Retry] = []
 
 
 async def load(connection: asyncpg.Connection, rollback_id: UUID) -> RollbackRecord | None:
@@ -153,7 +156,8 @@ async def load(connection: asyncpg.Connection, rollback_id: UUID) -> RollbackRec
     flags = await connection.fetch(QUERIES.flags, [rollback_id])
     known = containment_of(row["fenced_at"], await instances(connection, rollback_id))
     known = msgspec.structs.replace(known, contained_at=contained_at_of(row))
-    return record_of(row, flags, containment=known, counts=await counts(connection, rollback_id))
+    found = record_of(row, flags, containment=known, counts=await counts(connection, rollback_id))
+    return msgspec.structs.replace(found, retrying=await retries.load(connection, rollback_id))
 
 
 async def latest(connection: asyncpg.Connection, environment: str | None) -> list[str]:

@@ -70,12 +70,13 @@ class EffectLine(Struct, frozen=True, kw_only=True):
     disposition: str
     reason: str | None
     cause: Any
-    """Of one that waits: what its last attempt was told."""
+    """Of one that waits or is to be tried again: what its last attempt was told."""
     by_whom: str | None
     action: str | None
     action_key: str | None
     connection: str | None
     attempts: int | None
+    next_try_at: datetime | None
     proof: Any
     undone_by: str | None
     acknowledged_by: str | None

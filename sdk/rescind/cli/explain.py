@@ -95,7 +95,8 @@ def why(told: Mapping[str, Any]) -> str:
     if told["decided"] == "prerequisite":
         return f"decided by a prerequisite that does not hold: [bold]{escape(rule['name'] or '')}[/]: the off variant{place}"
     if told["decided"] != "rule":
-        return f"decided by {SOURCES.get(told['decided'], told['decided'])}{place}"
+        said = SOURCES.get(told["decided"], told["decided"])
+        return f"{said}{place}" if told["decided"] == "default" else f"decided by {said}{place}"
     if rule is None:
         return f"decided by the targeting{place}"
     name = f" [bold]{escape(rule['name'])}[/]" if rule["name"] else ""

@@ -16,6 +16,10 @@ NEXT_STEPS = {
     500: "try again; if it stays so, the server's log has the details",
     503: "try again in a moment; what was committed stands",
 }
+NEXT_STEPS_BY_CODE = {
+    "unknown_environment": "see which there are: `rescind environments`",
+    "no_rollout": "begin one: `rescind rollout FLAG VARIANT --steps 1,10,50,100 --every 1h --reason TEXT`",
+}
 
 
 def say(session: Session, error: RescindError) -> Exit:
@@ -52,12 +56,17 @@ def _say_refusal(session: Session, error: ApiError) -> Exit:
         out.print(f"  {_plain(fault.pointer or '/')}  {_plain(fault.detail)}")
     if error.suggestion:
         out.print(f"did you mean [bold]{_plain(error.suggestion)}[/]?")
-    step = error.next_step or (None if error.suggestion else NEXT_STEPS.get(error.status))
+    step = error.next_step or (None if error.suggestion else next_step(error))
     if step:
         out.print(f"next: {_plain(step)}")
     if error.status in (401, 403) or error.code == "nothing_measures_health":
         return Exit.REFUSED
     return Exit.UNKNOWN_FLAG if error.code == "unknown_flag" else Exit.FAILED
+
+
+def next_step(error: ApiError) -> str | None:
+    """What to do about a refusal that says nothing of it."""
+    return NEXT_STEPS_BY_CODE.get(error.code) or NEXT_STEPS.get(error.status)
 
 
 def _say_unreachable(session: Session, error: Unreachable) -> Exit:

@@ -14,7 +14,7 @@ from rescind.cli.following import follow, sum_up
 from rescind.cli.options import reason_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import counts_table, instant, table_of
-from rescind.cli.waiting import in_words, lines
+from rescind.cli.waiting import failing, in_words, lines
 
 REPORT_SECONDS = 120.0
 SHOWN_MAX = 50
@@ -105,6 +105,8 @@ def show_report(session: Session, found: dict[str, Any]) -> None:
         out.print(counts_table(record["counts"]))
     colour = "green" if found["sum"]["adds_up"] else "red"
     out.print(f"[{colour}]{found['sum']['line']}: {'it adds up' if found['sum']['adds_up'] else 'IT DOES NOT ADD UP'}[/]")
+    for matter, stand in failing(record):
+        out.print(f"  [yellow]{escape(matter)}[/] ({escape(stand)})")
     show_waiting(session, found)
     told = sum(kind["irreversible"] for kind in (record["counts"] or {}).values())
     if told:

@@ -80,6 +80,9 @@ def definition_of(document: str) -> dict[str, Any]:
         or not definition.get("version")
     ):
         raise click.UsageError("a definition is an object with `saga` (or `kind`) and `version`")
+    if not isinstance(definition["version"], str):
+        version = definition["version"]
+        raise click.UsageError(f'the version is a text, not {version!r}: quote it, version: "{version}"')
     return definition
 
 

@@ -22,7 +22,7 @@ COLUMNS = ("id", "at", "state", "flags", "actor", "reason", "outcome")
 def schedule(context: click.Context) -> None:
     """List, add, show and cancel changes that are applied later."""
     if context.invoked_subcommand is None:
-        context.invoke(listing, flag=None, status="waiting", limit=100)
+        context.invoke(listing, flag=None, status=None, limit=100)
 
 
 @schedule.command("list")

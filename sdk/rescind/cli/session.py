@@ -95,9 +95,23 @@ class Session:
 
 
 def console_on(*, stderr: bool) -> Console:
-    """A console as wide as the terminal; where there is none, lines are not broken."""
+    """A console as wide as the terminal; where there is none, `COLUMNS` or wide enough."""
     is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=None if is_terminal else PLAIN_WIDTH)
+    return Console(
+        stderr=stderr,
+        highlight=False,
+        soft_wrap=True,
+        width=None if is_terminal else plain_width(os.environ.get("COLUMNS", "")),
+    )
+
+
+def plain_width(columns: str) -> int:
+    """The width of what is no terminal.
+
+    >>> plain_width("80"), plain_width(""), plain_width("0")
+    (80, 240, 240)
+    """
+    return int(columns) if columns.isdecimal() and int(columns) > 0 else PLAIN_WIDTH
 
 
 def read_settings(path: Path) -> dict[str, str]:

@@ -24,10 +24,18 @@ def status(session: Session) -> None:
     standing = [row for row in rollbacks if row["lifted_at"] is None]
     asked = session.api.request("GET", "/v1/rollbacks", params={"environment": environment, "state": "waiting", "limit": 50})
     waiting = [row for row in asked["rollbacks"] if row["lifted_at"] is not None]
+    undoing = [row for row in rollbacks if row["lifted_at"] is not None and row["state"] not in ("settled", "waiting")]
     behind = [row for row in instances if row.get("live", True) and row.get("behind")]
     if session.json:
         session.show_json(
-            {"environment": environment, "standing": standing, "waiting": waiting, "instances": instances, "self": session.me}
+            {
+                "environment": environment,
+                "standing": standing,
+                "undoing": undoing,
+                "waiting": waiting,
+                "instances": instances,
+                "self": session.me,
+            }
         )
         return
     live = sum(bool(row.get("live", True)) for row in instances)
@@ -37,6 +45,8 @@ def status(session: Session) -> None:
         session.console.print(table_of(named(standing), COLUMNS))
     else:
         session.console.print("nothing is killed")
+    if undoing:
+        session.console.print(table_of(named(undoing), COLUMNS, title="lifted, and effects are still being undone"))
     if waiting:
         session.console.print(table_of(named(waiting), COLUMNS, title="lifted, and effects still wait for a person"))
 
