@@ -195,8 +195,8 @@ class EffectRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AdmitRequest(Struct, frozen=True, kw_only=True):
-    effects: list[dict[str, Any]]
-    """Each read as `EffectRequest` on its own: one bad item never fails the batch."""
+    effects: list[Any]
+    """Each read as `EffectRequest` on its own: one bad item, and be it no object, never fails the batch."""
     instance: str = ""
 
 
@@ -243,7 +243,8 @@ class EffectReport(Struct, frozen=True, kw_only=True):
 
 
 class ReportRequest(Struct, frozen=True, kw_only=True):
-    reports: list[dict[str, Any]]
+    reports: list[Any]
+    """Each read as `EffectReport` on its own."""
     instance: str = ""
 
 
