@@ -7,6 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from rescind.wire import TaskClaim, TaskHeartbeat, TaskReportRequest
 
+from runtime.right import Right
 from runtime.tokens import Principal
 from sagas.http.bodies import AnyRequest, answer, read
 from sagas.tasks import TaskService
@@ -25,9 +26,10 @@ class TaskController(Controller):
         environment: FromPath[str],
         tasks: NamedDependency[TaskService],
         principal: NamedDependency[Principal],
+        right: NamedDependency[Right],
     ) -> Response[bytes]:
         """Up to `limit` tasks, each with its lease; waits up to `wait_seconds` for the first. Empty when there is none."""
-        return answer(request, await tasks.claim(environment, await read(request, TaskClaim), principal))
+        return answer(request, await tasks.claim(environment, await read(request, TaskClaim), principal, right))
 
     @post("/tasks:report", status_code=200, summary="Report how tasks ended")
     async def report(
