@@ -21,8 +21,9 @@ from runtime.errors import RuntimeFault
 from runtime.postgres import BEGIN, connect
 from runtime.problem import Problem, fault_of
 from runtime.queries import Queries
+from runtime.storable import nul_faults
 from server.rollbacks.errors import UNKNOWN_ENVIRONMENT, UNKNOWN_FLAG, state_of, unknown_environment, unknown_flag
-from server.rollbacks.requests import KillRequest, since_of
+from server.rollbacks.requests import KillRequest, faults_of
 from server.rollbacks.service import KillAnswer, kill_within
 
 QUERIES = Queries.load("server.rollbacks", "kills")
@@ -36,12 +37,13 @@ def kill(environment: str, flag: str, body: dict[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(f"--direct needs {URL}: the URL of Rescind's PostgreSQL")
     try:
         request = msgspec.convert(body, KillRequest)
-        since_of(request.since)
+        faults = [*nul_faults(body), *faults_of(request)]
     except msgspec.ValidationError as error:
         found = fault_of(error)
         raise ApiError(422, "invalid", str(error), errors=[Fault(pointer=found.pointer, detail=found.detail)]) from None
-    except ValueError as error:
-        raise ApiError(422, "invalid", str(error), errors=[Fault(pointer="/since", detail=str(error))]) from None
+    if faults:
+        found = faults[0]
+        raise ApiError(422, "invalid", found.detail, errors=[Fault(pointer=one.pointer, detail=one.detail) for one in faults])
     try:
         answer = asyncio.run(carry_out(url, environment, flag, request))
     except Problem as problem:

@@ -108,7 +108,7 @@ class InstanceController(Controller):
 
         Needs the scope `evaluate`. `begun` is heard from one who has `effects` too: it gives permissions back.
         """
-        principal.require(BEAT, environment)
+        require_any(principal, (BEAT,), environment)
         replica = await replicas.get(environment)
         beat = _beat(await read(request))
         await instances.beat(environment, beat)

@@ -20,6 +20,7 @@ from flagd.http.flags import READ, WRITE
 from flagd.http.gate import require_any
 from flagd.schedules import Schedules
 from flagd.service import FlagService
+from runtime.storable import is_storable
 from runtime.tokens import Principal
 
 LIMIT_MAX = 500
@@ -127,7 +128,7 @@ def read_instant(body: Mapping[str, Any]) -> tuple[datetime | None, float | None
         instant = msgspec.convert(at, type=datetime)
     except msgspec.ValidationError:
         instant = None
-    if instant is None or instant.tzinfo is None:
+    if instant is None or instant.tzinfo is None or not is_storable(instant):
         detail = "`at` is an instant with its offset (RFC 3339): 2026-11-24T09:00:00Z"
         return None, None, [wire.Fault(pointer="/at", code="wrong_type", detail=detail)]
     return instant, None, []
