@@ -62,7 +62,7 @@ BEGUN = "effects"
 
 
 def heard(beat: wire.InstanceBeat, principal: Principal, environment: str) -> wire.InstanceBeat:
-    """The beat as far as its sender may speak: without `begun` from one who may admit no effect (P2, P9)."""
+    """The beat as far as its sender may speak: without `begun` from one who may admit no effect (P8)."""
     return beat if principal.allows(BEGUN, environment) else msgspec.structs.replace(beat, begun=None)
 
 

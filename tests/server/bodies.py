@@ -11,7 +11,7 @@ E = "/v1/environments/{environment}"
 AT = (datetime.now(UTC) + timedelta(days=30)).isoformat()
 REASON = {"reason": "because"}
 DEFINITION = {"definition": definition(), "off_variant": "off"}
-EFFECT = {"key": "k", "kind": "mail", "flag": "f", "variant": "on", "payload": {"to": "ann"}, "subject": "ann", "step": "s"}
+EFFECT = {"key": "k", "kind": "mail", "flag": "g", "variant": "on", "payload": {"to": "ann"}, "subject": "ann", "step": "s"}
 SAGA = {"name": "order", "version": "1", "id": "1"}
 ID = "0192aaaa-0000-7000-8000-000000000000"
 STEP: dict[str, Any] = {"name": "s", "kind": "mail", "key": "k:{x}", "class": "irreversible"}
@@ -22,7 +22,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", E + "/changes"): {
         "operations": [
             {"op": "put", "flag": {"key": "c", **DEFINITION}},
-            {"op": "kill", "key": "f", "since": AT, "scope": {"country": "DE"}, "incident": "I", "compensate": "hold"},
+            {"op": "kill", "key": "g", "since": AT, "scope": {"country": "DE"}, "incident": "I", "compensate": "hold"},
         ],
         "expected_revision": None,
         **REASON,
@@ -37,7 +37,7 @@ BODIES: dict[tuple[str, str], Any] = {
     },
     ("DELETE", E + "/flags/{key}"): REASON,
     ("POST", E + "/flags/{key}/explain"): {"context": {"targetingKey": "ann", "n": 1}},
-    ("POST", E + "/flags/{key}/rollout"): {"variant": "on", "steps": [1, 10.5], "every_seconds": 3600, **REASON},
+    ("POST", E + "/flags/{key}/rollout"): {"variant": "off", "steps": [1, 10.5], "every_seconds": 3600, **REASON},
     ("DELETE", E + "/flags/{key}/rollout"): REASON,
     ("POST", E + "/flags/{key}/kill"): {
         **REASON, "incident": "INC-1", "compensate": "hold", "grace_seconds": 0, "scope": {"country": "DE", "n": 1},
@@ -62,7 +62,7 @@ BODIES: dict[tuple[str, str], Any] = {
         ],
         "instance": "i",
     },
-    ("PUT", E + "/sagas/{name}/versions/{version}"): {"document": {"steps": [STEP], "description": "d", "flag": "f"}, **REASON},
+    ("PUT", E + "/sagas/{name}/versions/{version}"): {"document": {"steps": [STEP], "description": "d", "flag": "g"}, **REASON},
     ("PUT", E + "/kinds/{name}/versions/{version}"): {
         "document": {"class": "irreversible", "retry": {"attempts_max": 3}, "timeout_seconds": 3}, **REASON,
     },
@@ -83,35 +83,33 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/tokens/{token_id}/revoke"): REASON,
 }  # fmt: skip
 
-TOLERANT = {E + "/effects:admit", E + "/effects:report", E + "/tasks:report", E + "/tasks:heartbeat"}
+TOLERANT = {E + way for way in ("/effects:admit", "/effects:report", "/tasks:report", "/tasks:heartbeat", "/heartbeats")}
 """Between SDK and server: what cannot be kept fails alone, or is left out, and never its neighbours."""
 UNKEPT = {E + "/flags/{key}/explain"}
-WITHOUT_PLACE = {E + "/heartbeats", E + "/tasks:claim"}
+WITHOUT_PLACE = {E + "/tasks:claim"}
 
 
-async def names(served: Served) -> dict[str, str]:
-    """What the placeholders of paths stand for: things that exist, made anew where a way has taken them away."""
-    for key in ("f", "l"):
+async def names(served: Served, number: int = 0) -> dict[str, str]:
+    """What the placeholders of paths stand for: things that exist, others for each number."""
+    flag, lifted, name = f"f{number}", f"l{number}", f"n{number}"
+    for key in ("g", flag, lifted):
         await served.put_flag(key)
-    await served.kill("l")
-    held = (await served.kill("l", compensate="hold"))["rollback_id"]
+    held = (await served.kill(lifted, compensate="hold"))["rollback_id"]
     rule = {"segment": {"rule": {"==": [{"var": "country"}, "DE"]}}, **REASON}
-    await served.ok("PUT", f"{P}/segments/de", rule)
+    await served.ok("PUT", f"{P}/segments/{name}", rule)
     later = {"at": AT, "operations": [{"op": "put", "flag": {"key": "s", **DEFINITION}}], **REASON}
     schedule = (await served.ok("POST", f"{P}/schedules", later))["id"]
-    await served.ok("PUT", f"{P}/connections/de", {"connection": {"type": "webhook", "url": "https://example.com"}, **REASON})
+    await served.ok(
+        "PUT", f"{P}/connections/{name}", {"connection": {"type": "webhook", "url": "https://example.com"}, **REASON}
+    )
     token = (await served.token("read")).split("_")[1]
     return {
-        "environment": "production", "name": "de", "version": "1", "identity": schedule, "rollback": held, "verb": "retry",
-        "token_id": token,
+        "environment": "production", "key": flag, "lifted": lifted, "name": name, "version": "1", "identity": schedule,
+        "rollback": held, "verb": "retry", "token_id": token,
     }  # fmt: skip
 
 
-KEYS = {"lift": "l", "": "f"}
-"""The flag that a way is tried on, by the end of its path."""
-
-
 def filled(path: str, named: dict[str, str]) -> str:
-    """The path with what its placeholders stand for."""
-    key = KEYS.get(path.rpartition("/")[2], KEYS[""])
-    return path.format(**{"key": key, **named})
+    """The path with what its placeholders stand for; a lift is tried on a flag that is killed."""
+    killed = {"key": named["lifted"]} if path.endswith("/lift") and named["key"].startswith("f") else {}
+    return path.format(**{**named, **killed})
