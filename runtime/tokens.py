@@ -51,7 +51,7 @@ async def create(
 ) -> tuple[str, str]:
     """Make a token and return (its text, its id): the text is never to be had again.
 
-    Raises a 422 `Problem` for unknown scopes, or for `admin` bound to one environment.
+    Raises a 422 `Problem` for unknown scopes, for `admin` bound to one environment, and for anything less bound to none.
     """
     faults = [
         Fault(pointer=f"/scopes/{index}", detail=f"{scope!r:.80} is not a scope: {SCOPES}", code="unknown_scope")
@@ -60,6 +60,9 @@ async def create(
     ]
     if not scopes:
         faults.append(Fault(pointer="/scopes", detail="at least one scope"))
+    if ADMIN not in scopes and environment is None:
+        detail = "a token is bound to one environment; only an admin token is for every one"
+        faults.append(Fault(pointer="/environment", detail=detail, code="unbound"))
     if ADMIN in scopes and environment is not None:
         faults.append(Fault(pointer="/environment", detail="an admin token is for every environment"))
     if faults:

@@ -8,6 +8,7 @@ decides by the step's guarantee. A claim waits for work by polling; `ring` short
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -28,6 +29,7 @@ from runtime.clock import Clock, Entropy
 from runtime.postgres import Connection, Postgres
 from runtime.problem import Problem, suggest
 from runtime.queries import Queries
+from runtime.right import Right
 from runtime.tokens import Principal
 from sagas.catalogue import Catalogue
 from sagas.claims import Attempt, Claims, WorkerFilter, reference_of, trial_of
@@ -57,10 +59,13 @@ class TaskService:
         bell, self._bell = self._bell, asyncio.Event()
         bell.set()
 
-    async def claim(self, environment: str, request: TaskClaim, principal: Principal) -> TaskClaimAnswer:
+    async def claim(
+        self, environment: str, request: TaskClaim, principal: Principal, right: Right | None = None
+    ) -> TaskClaimAnswer:
         """Begin up to `limit` compensations for the worker; wait up to `wait_seconds` for the first.
 
-        Raises `Problem` 403, and 404 where the saga is not registered when the wait is over: a worker may start before it is.
+        Raises `Problem` 403, 401 for who loses the right while waiting (it is looked at before each attempt to claim), and 404
+        where the saga is not registered when the wait is over: a worker may start before it is.
         """
         principal.require(f"work:{request.saga}", environment)
         deadline = self._clock.monotonic() + request.wait_seconds
@@ -73,11 +78,11 @@ class TaskService:
                 if not tasks:
                     await self._require_registered(environment, request.saga)
                 return TaskClaimAnswer(tasks=tasks)
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, POLL_SECONDS)):
                     await bell.wait()
-            except TimeoutError:
-                continue
+            if right is not None:
+                await right.check()
 
     async def report(self, environment: str, request: TaskReportRequest, principal: Principal) -> TaskReportAnswer:
         """Record how the worker's attempts ended, in order. A worker reports on sagas it may work for, else they are `lost`."""

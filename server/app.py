@@ -24,6 +24,7 @@ from runtime.idempotency import IdempotencyMiddleware
 from runtime.lane import Lane, Route
 from runtime.principal import Principal, bearer
 from runtime.problem import litestar_handlers
+from runtime.right import Right
 from runtime.tracing import TracingMiddleware
 from sagas.http import lane as effect_lane
 from sagas.http import ledger as ledger_routes
@@ -140,7 +141,11 @@ def roof(parts: Parts) -> Router:
             IdentityController,
             DocumentController,
         ],
-        dependencies={"principal": Provide(principal), **{name: given(part) for name, part in handed.items()}},
+        dependencies={
+            "principal": Provide(principal),
+            "right": right_of(parts),
+            **{name: given(part) for name, part in handed.items()},
+        },
     )
 
 
@@ -168,11 +173,21 @@ def saga_routers(parts: Parts) -> list[Router]:
     tasks = Router(
         path="/", route_handlers=[TaskController],
         dependencies={
-            "principal": Provide(worker), "tasks": given(parts.tasks), "environments": given(environments),
+            "principal": Provide(worker), "right": right_of(parts), "tasks": given(parts.tasks),
+            "environments": given(environments),
         },
     )  # fmt: skip
     ledger = ledger_routes.build(pg=parts.pg, ledger=parts.ledger, verifier=parts.verifier, environments=environments)
     return [ledger, tasks]
+
+
+def right_of(parts: Parts) -> Provide:
+    """The right of a request that stays open, for handlers that wait."""
+
+    def right(request: AnyRequest) -> Right:
+        return Right(parts.verifier, bearer(request.scope["headers"]), parts.clock)
+
+    return Provide(right, sync_to_thread=False)
 
 
 def given(part: object) -> Provide:

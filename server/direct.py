@@ -10,7 +10,7 @@ import asyncio
 import getpass
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
@@ -23,9 +23,10 @@ from runtime.errors import Refused, RuntimeFault
 from runtime.postgres import BEGIN, connect, transaction_on
 from runtime.problem import Problem, fault_of
 from runtime.queries import Queries
+from runtime.storable import nul_faults
 from server.http.tokens import NewToken, make
 from server.rollbacks.errors import UNKNOWN_ENVIRONMENT, UNKNOWN_FLAG, state_of, unknown_environment, unknown_flag
-from server.rollbacks.requests import KillRequest, since_of
+from server.rollbacks.requests import KillRequest, faults_of
 from server.rollbacks.service import KillAnswer, kill_within
 
 QUERIES = Queries.load("server.rollbacks", "kills")
@@ -37,10 +38,7 @@ T = TypeVar("T")
 def kill(environment: str, flag: str, body: dict[str, Any]) -> dict[str, Any]:
     """Kill, and return the API's own answer. Raises what `rescind.transport` would."""
     request = read(body, KillRequest)
-    try:
-        since_of(request.since)
-    except ValueError as error:
-        raise ApiError(422, "invalid", str(error), errors=[Fault(pointer="/since", detail=str(error))]) from None
+    refuse(faults_of(request))
     built: dict[str, Any] = msgspec.to_builtins(run(lambda url: carry_out(url, environment, flag, request)))
     return built
 
@@ -52,12 +50,21 @@ def token(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(body: dict[str, Any], type_: type[T]) -> T:
-    """The body as `type_`. Raises `ApiError` 422 with the pointer to what is wrong."""
+    """The body as `type_`. Raises `ApiError` 422 with the pointers to what is wrong."""
     try:
-        return msgspec.convert(body, type_)
+        found = msgspec.convert(body, type_)
     except msgspec.ValidationError as error:
-        found = fault_of(error)
-        raise ApiError(422, "invalid", str(error), errors=[Fault(pointer=found.pointer, detail=found.detail)]) from None
+        fault = fault_of(error)
+        raise ApiError(422, "invalid", str(error), errors=[Fault(pointer=fault.pointer, detail=fault.detail)]) from None
+    refuse(nul_faults(body))
+    return found
+
+
+def refuse(faults: Sequence[Any]) -> None:
+    """Raise `ApiError` 422 for faults that were found."""
+    if faults:
+        errors = [Fault(pointer=one.pointer, detail=one.detail) for one in faults]
+        raise ApiError(422, "invalid", errors[0].detail, errors=errors)
 
 
 def run(act: Callable[[str], Coroutine[Any, Any, T]]) -> T:

@@ -96,7 +96,8 @@ class Parts:
 
     async def acknowledged(self, environment: str, beat: wire.InstanceBeat) -> None:
         """An instance has applied a kill: its permissions are given back, and the kill may be contained now."""
-        await self.ledger.acknowledge(environment, beat.instance, beat.begun or [], beat.revision)
+        if beat.begun is not None:
+            await self.ledger.acknowledge(environment, beat.instance, beat.begun, beat.revision)
         self.nudge()
 
     def nudge(self) -> None:

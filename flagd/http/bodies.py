@@ -17,6 +17,7 @@ from flagd.service import FlagView
 from flagd.store_schedules import Rollout, Schedule
 from runtime.errors import Code
 from runtime.problem import Problem
+from runtime.storable import nul_faults
 
 MESSAGEPACK = "application/msgpack"
 AnyRequest = Request[Any, Any, Any]
@@ -33,13 +34,19 @@ async def read(request: AnyRequest) -> Any:
         raise Problem(400, Code.INVALID, "Malformed", f"The body cannot be read: {detail}.") from None
 
 
-async def read_object(request: AnyRequest) -> dict[str, Any]:
-    """The body, which is an object; an empty body is an empty one. Raises `Problem` 400 or 422."""
-    if not await request.body():
+async def read_object(request: AnyRequest, *, is_kept: bool = True) -> dict[str, Any]:
+    """The body, which is an object; an empty body is an empty one. Raises `Problem` 400 or 422.
+
+    `is_kept`: something of it will be stored, so that no text in it may hold a NUL.
+    """
+    body = await request.body()
+    if not body:
         return {}
     document = await read(request)
     if not isinstance(document, dict):
         raise refused([wire.Fault(pointer="", code="wrong_type", detail="the body is an object")])
+    if is_kept and (faults := nul_faults(document, body)):
+        raise refused([wire.Fault(pointer=one.pointer, code=one.code, detail=one.detail) for one in faults])
     return document
 
 

@@ -35,7 +35,7 @@ class ExplainController(Controller):
     ) -> Response[bytes]:
         """The answer for `{"context": {...}}`, the rule it comes from, and what was found on the way. Nothing is kept of it."""
         require_any(principal, READ, environment)
-        body = await read_object(request)
+        body = await read_object(request, is_kept=False)
         context = body.get("context", {})
         faults = documents.unknown_fields(body, dict.fromkeys(("context",)), "")
         if not isinstance(context, dict):

@@ -20,6 +20,7 @@ from flagd.http.flags import READ, WRITE
 from flagd.http.gate import require_any
 from flagd.schedules import Schedules
 from flagd.service import FlagService
+from runtime.storable import is_storable
 from runtime.tokens import Principal
 
 LIMIT_MAX = 500
@@ -122,8 +123,8 @@ def read_instant(body: Mapping[str, Any]) -> tuple[datetime | None, float | None
             return None, float(seconds), []
         return None, None, [wire.Fault(pointer="/in_seconds", code="wrong_type", detail="`in_seconds` is a number, 0 or more")]
     instant = _instant(at)
-    if instant is None:
-        detail = "`at` is an instant with its offset (RFC 3339), within the years 1 to 9999 of UTC: 2026-11-24T09:00:00Z"
+    if instant is None or not is_storable(instant):
+        detail = "`at` is an instant with its offset (RFC 3339), not before 1970: 2026-11-24T09:00:00Z"
         return None, None, [wire.Fault(pointer="/at", code="wrong_type", detail=detail)]
     return instant, None, []
 

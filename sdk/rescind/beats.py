@@ -73,9 +73,7 @@ class Beats:
                 self.last_error = str(error)
                 self._kill = self._kill or kill
                 failures += 1
-                cap = ACKNOWLEDGE_CAP_SECONDS if kill else self._interval_seconds
-                asked = (error.retry_after_seconds or 0.0) if isinstance(error, ApiError) else 0.0
-                await self._wait(asked + full_jitter_seconds(self._clock, failures, base=0.1, cap=cap))
+                await self._wait(self._pause_seconds(error, failures, kill))
                 continue
             failures, self.last_error = 0, ""
             if self._told > self._current.revision:
@@ -91,6 +89,14 @@ class Beats:
     async def _beat(self, kill: bool) -> InstanceBeatAnswer:
         path = self._api.within("/heartbeats")
         return await self._api.repeatable(path, self._message(kill), InstanceBeatAnswer, timeout_seconds=BEAT_SECONDS)
+
+    def _pause_seconds(self, error: Exception, failures: int, kill: bool) -> float:
+        """How long to wait after a beat that failed. A token without the scope `evaluate` has it refused each time."""
+        if isinstance(error, ApiError) and error.status == 403:
+            return INTERVAL_SECONDS_MAX
+        cap = ACKNOWLEDGE_CAP_SECONDS if kill else self._interval_seconds
+        asked = (error.retry_after_seconds or 0.0) if isinstance(error, ApiError) else 0.0
+        return asked + full_jitter_seconds(self._clock, failures, base=0.1, cap=cap)
 
     def _message(self, kill: bool, *, signing_off: bool = False) -> InstanceBeat:
         revision = self._current.revision  # read before the bodies: what begins after it is under this revision's kills

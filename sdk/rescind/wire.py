@@ -201,8 +201,8 @@ class EffectRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AdmitRequest(Struct, frozen=True, kw_only=True):
-    effects: list[dict[str, Any]]
-    """Each read as `EffectRequest` on its own: one bad item never fails the batch."""
+    effects: list[Any]
+    """Each read as `EffectRequest` on its own: one bad item, and be it no object, never fails the batch."""
     instance: str = ""
 
 
@@ -249,7 +249,8 @@ class EffectReport(Struct, frozen=True, kw_only=True):
 
 
 class ReportRequest(Struct, frozen=True, kw_only=True):
-    reports: list[dict[str, Any]]
+    reports: list[Any]
+    """Each read as `EffectReport` on its own."""
     instance: str = ""
 
 

@@ -19,7 +19,7 @@ from runtime.postgres import Postgres
 from runtime.principal import Principal
 from runtime.problem import fault_of
 from server.rollbacks.recovery import recover
-from server.rollbacks.requests import KillRequest, since_of
+from server.rollbacks.requests import KillRequest, faults_of
 from server.rollbacks.service import KillAnswer, Kills, kill_within
 
 KILL_FIELDS = frozenset(KillRequest.__struct_fields__) - {"reason"}
@@ -123,13 +123,11 @@ def read_kills(items: list[Any], reason: str | None) -> tuple[list[KillOperation
             request = msgspec.convert(
                 {"reason": "a change list", **asked, **({"reason": reason} if reason else {})}, KillRequest
             )
-            since_of(request.since)
         except msgspec.ValidationError as error:
             found = fault_of(error, at)
             faults.append(wire.Fault(pointer=found.pointer, detail=found.detail))
-        except ValueError as error:
-            faults.append(wire.Fault(pointer=f"{at}/since", detail=str(error)))
         else:
+            faults += [wire.Fault(pointer=at + one.pointer, detail=one.detail) for one in faults_of(request)]
             kills.append(KillOperation(key=key, request=request))
     if not reason:
         faults.append(wire.Fault(pointer="/reason", code="missing", detail="a kill needs a reason"))

@@ -58,6 +58,13 @@ KILL_FAULTS = [
     ({"reason": "x", "fault_at": "noon"}, "/fault_at", "datetime"),
     ({"reason": "x", "resaon": "typo"}, "", "resaon"),
     (["a", "list"], "", "object"),
+    ({"reason": "x", "incident": "INC\0"}, "/incident", "NUL"),
+    ({"reason": "x", "scope": {"a": "b\0"}}, "/scope/a", "NUL"),
+    ({"reason": "x", "since": 2**63}, "/since", "out of range"),
+    ({"reason": "x", "since": f"1.{2**63}"}, "/since", "out of range"),
+    ({"reason": "x", "since": "0001-01-01T00:00:00Z"}, "/since", "out of range"),
+    ({"reason": "x", "fault_at": "0001-01-01T00:00:00+14:00"}, "/fault_at", "1970"),
+    ({"reason": "x", "decided_at": "9999-12-31T23:59:59Z"}, "/decided_at", "9000"),
 ]
 
 
