@@ -179,6 +179,14 @@ async def test_every_instance_and_every_definition_is_counted_whatever_the_pages
     assert len(json.loads((await line("sagas", "--json")).stdout)["sagas"]) == number
 
 
+async def test_standard_input_may_be_json_or_yaml(served: Served, line: Line) -> None:
+    yaml = 'key: a.b\ndefinition:\n  state: ENABLED\n  variants: {"on": true, "off": false}\n  defaultVariant: "off"\n'
+    assert (await line("set", "-", "--reason", "yaml", stdin=yaml)).returncode == 0
+    flag = json.dumps({"key": "c.d", "definition": definition()})
+    assert (await line("set", "-", "--reason", "json", stdin=flag)).returncode == 0
+    assert {row["key"] for row in (await served.ok("GET", f"{P}/flags"))["flags"]} == {"a.b", "c.d"}
+
+
 async def test_waiting_for_verified_is_refused_before_anything_is_killed(served: Served, line: Line) -> None:
     await served.put_flag(FLAG)
     done = await line("kill", FLAG, "--reason", "bad", "--wait", "verified")
