@@ -83,6 +83,7 @@ def build(parts: Parts) -> App:
         logging_config=None,
     )  # fmt: skip
     guarded = RefusalMiddleware(cast("App", framework), parts.pg, parts.verifier)
+    parts.finish_before_close(guarded.stop)
     behind = IdempotencyMiddleware(guarded, parts.requests, parts.verifier)
     health = HealthApp(parts.pg, parts.redis, parts.verifier, parts.telemetry)
     events = EventStreams(parts.replicas, parts.verifier, parts.clock, parts.settings.public_url)

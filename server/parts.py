@@ -18,6 +18,7 @@ from flagd.schedules import Schedules
 from flagd.service import FlagService
 from runtime.clock import Clock, Entropy
 from runtime.errors import MigrationError
+from runtime.forgetting import Forgetting
 from runtime.idempotency import Requests
 from runtime.migrations import pending
 from runtime.postgres import Postgres
@@ -56,6 +57,7 @@ class Parts:
         self.entropy = Entropy()
         self.verifier = Verifier(pg, self.clock)
         self.requests = Requests(pg)
+        self.forgetting = Forgetting(self.requests, self.clock)
         self.streams = Streams()
         self.replicas = Replicas(pg, redis, self.clock)
         self.instances = Instances(pg)
@@ -76,6 +78,7 @@ class Parts:
         self.previews = Previews(pg)
         self.reports = Reports(pg)
         self.watching = Watching(pg, self.clock)
+        self._finishing: list[Callable[[], Awaitable[None]]] = []
         self._stops: list[Callable[[], Awaitable[None]]] = []
 
     @classmethod
@@ -111,9 +114,15 @@ class Parts:
         self.streams.stop()
         self.replicas.end_streams()
 
+    def finish_before_close(self, finish: Callable[[], Awaitable[None]]) -> None:
+        """Have `finish` called, and waited for, while everything still runs: it writes what is left to be written."""
+        self._finishing.append(finish)
+
     async def close(self) -> None:
         """Stop what was started, the last first, and let go of the servers."""
         await self.kills.stop()
+        for finish in self._finishing:
+            await finish()
         for stop in reversed(self._stops):
             with contextlib.suppress(Exception):
                 await stop()
@@ -129,6 +138,7 @@ class Parts:
             names = ", ".join(str(one) for one in missing[:5])
             raise MigrationError(f"the database is older than this version ({names}): run `rescind migrate`")
         starting: list[tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]] = [
+            (self.forgetting.start, self.forgetting.stop),
             (self.replicas.start, self.replicas.stop),
             (self.recovery.start, self.recovery.stop),
             (self.ledger.start, self.ledger.stop),

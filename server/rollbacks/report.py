@@ -81,6 +81,8 @@ class EffectLine(Struct, frozen=True, kw_only=True):
     undone_by: str | None
     acknowledged_by: str | None
     acknowledged_at: datetime | None
+    can_no_longer_act_at: datetime | None
+    """Of one that waits: from then on its last attempt, if nobody heard of its end, does nothing any more (hazard 17)."""
 
 
 class Sum(Struct, frozen=True, kw_only=True):

@@ -8,12 +8,17 @@ from typing import Any
 
 import httpx
 
-from tests.server.serving import P, Served
+from runtime import audit
+from runtime.settings import Settings
+from server.app import build
+from server.parts import Parts
+from tests.server.serving import P, Served, admin_token
 from tests.waiting import CEILING_SECONDS, until
 
 OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
 FOR_ANY_TOKEN = {("GET", "/v1/self"), ("GET", "/v1/environments")}
 """Who am I; and the environments, of which each token is shown its own."""
+REFUSALS = 20
 BARE = [
     ("POST", "/ofrep/v1/evaluate/flags/a"),
     ("GET", f"{P}/stream"),
@@ -78,6 +83,29 @@ async def test_rollbacks_and_audit_of_another_environment_are_not_shown(served: 
         assert (await elsewhere.get("/v1/rollbacks")).json()["rollbacks"] == []
         assert {entry["environment"] for entry in (await elsewhere.get("/v1/audit")).json()["entries"]} <= {"development"}
         assert (await elsewhere.get("/v1/audit", params={"environment": "production"})).status_code == 403
+
+
+async def test_a_refusal_is_on_record_before_a_stopping_server_lets_go_of_postgresql(
+    database_url: str, redis_url: str
+) -> None:  # P20
+    admin = await admin_token(database_url)
+    parts = await Parts.open(Settings(database_url=database_url, redis_url=redis_url, log_level="warning"))
+    transport = httpx.ASGITransport(app=build(parts))  # type: ignore[arg-type]
+    written = []
+
+    async def count() -> None:
+        async with parts.pg.connection() as connection:
+            written.append(sum(entry.action == "refused" for entry in await audit.newest(connection)))
+
+    parts.finish_before_close(count)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        asked = {"name": "weak", "scopes": ["read"], "environment": "production", "reason": "x"}
+        made = await http.post("/v1/tokens", json=asked, headers={"authorization": f"Bearer {admin}"})
+        weak = {"authorization": f"Bearer {made.json()['token']}"}
+        asks = [http.post("/v1/tokens", json=asked, headers=weak) for _ in range(REFUSALS)]
+        assert {answer.status_code for answer in await asyncio.gather(*asks)} == {403}
+    await parts.close()
+    assert written == [REFUSALS]
 
 
 async def test_a_revoked_token_is_refused_everywhere(served: Served) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from runtime.embedded import EmbeddedPostgres, EmbeddedValkey
-from runtime.migrations import migrate
-from server.migrations import ROOMS
-from tests.server.serving import P, Served, definition, serving
+from tests.server.conftest import Stoppable
+from tests.server.serving import P, Served, definition
 from tests.waiting import until
 
 SAGA = {
@@ -175,24 +171,6 @@ async def test_a_repeated_request_with_its_idempotency_key_is_answered_and_not_d
     assert (await served.kill("a"))["kill_count"] == 2
     other = await served.http.post(f"{P}/flags/a/kill", json={"reason": "y"}, headers={"idempotency-key": "once"})
     assert other.status_code == 422
-
-
-class Stoppable:
-    """A server on servers of its own, which a test may stop."""
-
-    def __init__(self, postgres: EmbeddedPostgres, valkey: EmbeddedValkey, served: Served) -> None:
-        self.postgres = postgres
-        self.valkey = valkey
-        self.served = served
-
-
-@pytest.fixture
-async def stoppable(tmp_path: Path) -> AsyncIterator[Stoppable]:
-    """A server whose PostgreSQL and Valkey may be stopped and started."""
-    with EmbeddedPostgres(tmp_path / "postgres", fsync=False) as postgres, EmbeddedValkey(tmp_path / "valkey") as valkey:
-        await migrate(postgres.url, ROOMS)
-        async with serving(postgres.url, valkey.url) as served:
-            yield Stoppable(postgres, valkey, served)
 
 
 async def test_with_postgresql_away_writes_are_503_and_evaluation_goes_on(stoppable: Stoppable) -> None:  # P5, P6

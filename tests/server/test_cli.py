@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rescind.cli.pages import PAGE
 
+from tests.server.conftest import Stoppable
 from tests.server.processes import rescind
 from tests.server.serving import P, Served, definition
 from tests.waiting import until
@@ -150,6 +152,41 @@ async def test_an_unreachable_server_exits_20_with_the_ways_that_still_work(line
     done = await line("kill", FLAG, "--reason", "bad", RESCIND_URL="http://127.0.0.1:9")
     assert done.returncode == 20, done
     assert "--direct" in done.stderr
+
+
+async def test_a_kill_whose_server_has_no_postgresql_exits_20_with_the_ways_that_still_work(stoppable: Stoppable) -> None:
+    await stoppable.served.put_flag(FLAG)
+    line = Line(stoppable.served)
+    await asyncio.to_thread(stoppable.postgres.stop)
+    for more in ((), ("--no-preview", "--json")):
+        done = await line("kill", FLAG, "--reason", "bad", *more)
+        assert done.returncode == 20, done
+        assert "--direct" in done.stderr
+        assert "--url" in done.stderr
+    assert json.loads(done.stdout)["status"] == 503
+
+
+async def test_every_instance_and_every_definition_is_counted_whatever_the_pages(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    number = PAGE + 20
+    rows = [{"instance": f"pod-{n:04}", "service": "shop", "revision": [1, 0], "how": "push"} for n in range(number)]
+    await asyncio.gather(*[served.ok("POST", f"{P}/heartbeats", row) for row in rows])
+    assert f"{number} instances, {number} behind" in (await line("status")).stdout
+    assert len(json.loads((await line("instances", "--json")).stdout)["instances"]) == number
+    step = {"name": "a", "kind": "a", "key": "a:{n}", "compensation": {"executor": "worker"}}
+    for n in range(number):
+        await served.ok(
+            "PUT", f"{P}/sagas/order/versions/{n}", {"saga": "order", "version": str(n), "flag": FLAG, "steps": [step]}
+        )
+    assert len(json.loads((await line("sagas", "--json")).stdout)["sagas"]) == number
+
+
+async def test_standard_input_may_be_json_or_yaml(served: Served, line: Line) -> None:
+    yaml = 'key: a.b\ndefinition:\n  state: ENABLED\n  variants: {"on": true, "off": false}\n  defaultVariant: "off"\n'
+    assert (await line("set", "-", "--reason", "yaml", stdin=yaml)).returncode == 0
+    flag = json.dumps({"key": "c.d", "definition": definition()})
+    assert (await line("set", "-", "--reason", "json", stdin=flag)).returncode == 0
+    assert {row["key"] for row in (await served.ok("GET", f"{P}/flags"))["flags"]} == {"a.b", "c.d"}
 
 
 async def test_waiting_for_verified_is_refused_before_anything_is_killed(served: Served, line: Line) -> None:

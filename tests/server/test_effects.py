@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -364,6 +365,28 @@ async def test_a_preview_says_which_step_no_live_worker_serves(served: Served) -
     claim = {"worker": "w", "saga": "order", "versions": ["1"], "steps": ["pack"], "limit": 1, "wait_seconds": 0}
     await served.ok("POST", f"{P}/tasks:claim", claim)
     assert (await previewed(served))[1] == none[1:]
+
+
+async def test_who_retries_is_shown_when_the_old_attempt_can_no_longer_act(served: Served) -> None:  # P13, hazard 17
+    await served.put_flag(FLAG)
+    step = {"name": "pack", "kind": "pack.done", "key": "pack:{order}", "guarantee": "at_most_once"}
+    document = {"saga": "order", "version": "1", "flag": FLAG, "steps": [{**step, "compensation": {"executor": "worker"}}]}
+    await served.ok("PUT", f"{P}/sagas/order/versions/1", {"definition": document, "reason": "test"})
+    saga = {"name": "order", "version": "1", "id": "4711"}
+    await succeed(served, *await admit(served, effect("a", "pack.done", saga=saga, step="pack")))
+    identity = (await served.kill(FLAG))["rollback_id"]
+    claim = {"worker": "w", "saga": "order", "versions": ["1"], "steps": ["pack"], "wait_seconds": 30, "lease_seconds": 0.2}
+    (task,) = (await served.ok("POST", f"{P}/tasks:claim", claim))["tasks"]
+    await state(served, identity, "waiting")
+    (row,) = (await served.ok("GET", f"/v1/rollbacks/{identity}/report"))["effects"]
+    async with served.parts.pg.connection() as connection:
+        ends_at = await connection.fetchval("SELECT lease_until FROM sagas.compensations WHERE attempt = 1")
+    assert (row["reason"], datetime.fromisoformat(row["can_no_longer_act_at"])) == ("interrupted", ends_at)
+    (effect_id,) = [one["id"] for one in task["effects"]]
+    retried = await served.ok("POST", f"/v1/rollbacks/{identity}/retry", {"reason": "looked", "effects": [effect_id]})
+    assert (retried["changed"], datetime.fromisoformat(retried["can_no_longer_act_at"])) == (1, ends_at)
+    again = await served.ok("POST", f"/v1/rollbacks/{identity}/pause", {"reason": "x"})
+    assert again["can_no_longer_act_at"] is None
 
 
 async def beat(served: Served, instance: str, revision: str, **fields: Any) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from rich.console import Console
+
 from rescind.cli.codes import Exit
 from rescind.cli.session import Session
 from rescind.errors import ApiError, RescindError, Unreachable
 
+UNAVAILABLE = 503
 NEXT_STEPS = {
     401: "give a valid token with --token or RESCIND_TOKEN (an admin makes one with `rescind token create`)",
     403: "ask an admin for a token with that right (`rescind token create`)",
@@ -34,6 +37,20 @@ def say(session: Session, error: RescindError) -> Exit:
         case _:
             session.errors.print(f"[red]{_plain(str(error))}[/]")
             return Exit.USAGE
+
+
+def say_not_killed(session: Session, error: RescindError) -> Exit:
+    """`say`, for a kill: a server that cannot reach PostgreSQL is as good as unreachable, and what still works is said."""
+    code = say(session, error)
+    if not isinstance(error, ApiError) or error.status != UNAVAILABLE:
+        return code
+    out = session.errors
+    out.print("The server answers and cannot carry a kill out. What still works:")
+    out.print("  another server of the same installation, which may reach PostgreSQL: --url URL")
+    _say_direct(out)
+    out.print("  the same command again, as soon as PostgreSQL answers: a kill that stands already is joined")
+    out.print("Instances keep evaluating their last known flags meanwhile; effects are not admitted without PostgreSQL.")
+    return Exit.UNREACHABLE
 
 
 def problem_of(error: RescindError) -> dict[str, object]:
@@ -74,10 +91,14 @@ def _say_unreachable(session: Session, error: Unreachable) -> Exit:
     out.print(f"[red]{_plain(str(error))}[/]")
     out.print("What still works:")
     out.print("  another server of the same installation: --url URL (any of them kills for all)")
-    out.print("  PostgreSQL directly: rescind kill FLAG --reason TEXT --direct, with RESCIND_DATABASE_URL set")
-    out.print("  or psql: SELECT * FROM rollbacks.kill_v2(...), the function that every path calls")
+    _say_direct(out)
     out.print("Instances keep evaluating their last known flags meanwhile; effects are not admitted without the server.")
     return Exit.UNREACHABLE
+
+
+def _say_direct(out: Console) -> None:
+    out.print("  PostgreSQL directly: rescind kill FLAG --reason TEXT --direct, with RESCIND_DATABASE_URL set")
+    out.print("  or psql: SELECT * FROM rollbacks.kill_v2(...), the function that every path calls")
 
 
 def _plain(text: str) -> str:

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from rescind.cli import preview as previews
 from rescind.cli.codes import Exit
-from rescind.cli.failures import say
+from rescind.cli.failures import say, say_not_killed
 from rescind.cli.following import Record, follow, sum_up
 from rescind.cli.options import declined, reason_option, scope_of, since_option
 from rescind.cli.session import Session, common, part, pass_session
@@ -70,7 +70,7 @@ def kill(session: Session, /, flag: str, goal: str, timeout_seconds: float | Non
             return Exit.FAILED
         answer = strike(session, flag, {**body, "decided_at": datetime.now(UTC).isoformat()})
     except RescindError as error:
-        return say(session, error)
+        return say_not_killed(session, error)
     timeout = CONTAINED_SECONDS if timeout_seconds is None and goal == "contained" else timeout_seconds
     try:
         record = follow(session, answer["rollback_id"], until=reaches(goal), timeout_seconds=timeout, quiet=session.json)

@@ -66,7 +66,8 @@ def document_of(text: str, *, what: str, bytes_max: int = FILE_BYTES_MAX) -> Any
     if text.lstrip()[:1] in ("{", "["):
         return parse(text, name=what, yaml=False)
     if text == "-":
-        return parse(sys.stdin.read(bytes_max), name="standard input", yaml=False)
+        read = sys.stdin.read(bytes_max)
+        return parse(read, name="standard input", yaml=read.lstrip()[:1] not in ("{", "["))
     path = Path(text)
     try:
         if path.stat().st_size > bytes_max:

@@ -119,7 +119,7 @@ def show_waiting(session: Session, found: dict[str, Any]) -> None:
     out, record = session.console, found["rollback"]
     rows = [{**line, "why": in_words(line["reason"])} for line in found["effects"] if line["disposition"] == "waiting"]
     if rows:
-        columns = ("effect_id", "kind", "key", "subject", "why", "cause")
+        columns = ("effect_id", "kind", "key", "subject", "why", "cause", "can_no_longer_act_at")
         out.print(table_of(rows[:SHOWN_MAX], columns, title="waiting for a person"))
     if len(rows) > SHOWN_MAX or found["next"]:
         out.print("these are not all: --csv has every effect")
@@ -188,6 +188,8 @@ def conclude(session: Session, name: str, answer: Any, rollback: str) -> None:
     session.console.print(f"{name}: " + (f"{changed} changed" if changed else f"nothing to change: {stood}"))
     if name in ("retry", "resume") and changed:
         session.console.print(f"follow it: rescind watch {rollback}")
+    if answer.get("can_no_longer_act_at"):
+        session.console.print(f"what was tried before can no longer act from {instant(answer['can_no_longer_act_at'])}")
     if answer.get("remaining"):
         again = f"rescind {name} {rollback} again, or rescind report {rollback} for why they wait"
         session.console.print(f"{answer['remaining']} still wait for a person: {again}")

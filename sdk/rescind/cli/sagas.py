@@ -8,6 +8,7 @@ import click
 from rich.markup import escape
 
 from rescind.cli.options import document_of
+from rescind.cli.pages import whole
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import table_of
 
@@ -26,7 +27,7 @@ def sagas(context: click.Context) -> None:
 @pass_session
 def listing(session: Session) -> None:
     """List registered definitions."""
-    answer = session.api.request("GET", session.within("/sagas"))
+    answer = whole(session, "/sagas", "sagas")
     if session.json:
         session.show_json(answer)
         return

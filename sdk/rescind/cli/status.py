@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich.markup import escape
 
+from rescind.cli.pages import whole
 from rescind.cli.session import Session, common, pass_session
 from rescind.cli.tables import plural, table_of
 
@@ -20,7 +21,7 @@ def status(session: Session) -> None:
     """Show what is killed, what is being undone and which instances are behind."""
     environment = session.environment
     rollbacks = session.api.request("GET", "/v1/rollbacks", params={"environment": environment, "limit": 50})["rollbacks"]
-    instances = session.api.request("GET", session.within("/instances"))["instances"]
+    instances = whole(session, "/instances", "instances")["instances"]
     standing = [row for row in rollbacks if row["lifted_at"] is None]
     asked = session.api.request("GET", "/v1/rollbacks", params={"environment": environment, "state": "waiting", "limit": 50})
     waiting = [row for row in asked["rollbacks"] if row["lifted_at"] is not None]

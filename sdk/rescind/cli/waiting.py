@@ -7,7 +7,10 @@ from datetime import datetime
 from typing import Any
 
 REASONS = {
-    "interrupted": ("an attempt was cut off and may have acted", "look at the other side; skip it if it was done, else retry"),
+    "interrupted": (
+        "an attempt was cut off and may have acted",
+        "look at the other side once it can no longer act; skip it if it was done, else retry",
+    ),
     "in_doubt": ("nobody knows whether it was done", "look at the other side; undo it there by hand if it was, then skip"),
     "attempts_exhausted": ("every attempt failed", "mend what refuses (the report names it), then retry"),
     "provider_window_passed": ("the provider no longer knows our key", "look whether it is undone; skip it if so, else retry"),

@@ -88,6 +88,15 @@ UPDATE sagas.rollbacks SET contained_at = greatest($2::timestamptz, fenced_at)
 WHERE id = $1 AND contained_at IS NULL AND generation = $3 AND revision = $4
 RETURNING pg_notify('rescind_rollback', id::text)
 
+-- name: can_no_longer_act_at
+-- The end of the last lease under which what waits here was tried: of these effects or compensations, or of all.
+SELECT max(c.lease_until)
+FROM sagas.members AS m
+INNER JOIN sagas.dispositions AS d ON d.effect_id = m.effect_id AND d.rollback_id = m.rollback_id AND d.state = 'waiting'
+INNER JOIN sagas.compensations AS c ON c.id = d.compensation_id AND c.attempt > 0
+WHERE m.rollback_id = $1
+    AND ($2::uuid [] IS NULL OR d.effect_id = ANY($2::uuid []) OR d.compensation_id = ANY($2::uuid []))
+
 -- name: waiting
 SELECT count(*) FROM sagas.members AS m
 INNER JOIN sagas.dispositions AS d ON d.effect_id = m.effect_id AND d.rollback_id = m.rollback_id

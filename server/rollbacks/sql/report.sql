@@ -13,7 +13,8 @@ SELECT e.id, e.kind, e.key, e.flag, e.variant, e.subject, e.saga, e.saga_version
     CASE WHEN d.state IN ('waiting', 'pending') THEN (
         SELECT a.detail FROM sagas.attempts AS a
         WHERE a.compensation_id = c.id AND a.verb = 'act' AND a.detail IS NOT NULL ORDER BY a.attempt DESC LIMIT 1
-    ) END AS cause
+    ) END AS cause,
+    CASE WHEN d.state = 'waiting' AND c.attempt > 0 THEN c.lease_until END AS can_no_longer_act_at
 FROM sagas.members AS m
 INNER JOIN sagas.effects AS e ON e.id = m.effect_id
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
