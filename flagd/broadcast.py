@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Literal, Self
 
 from msgspec import Struct
 from rescind import wire
 
 QUEUE_MAX = 64
+AT_ONCE_MAX = 64
+"""So many subscribers are woken in one go; then whatever else the loop has to do has its turn."""
 
 Kind = Literal["snapshot", "change", "heartbeat"]
 
@@ -82,7 +85,9 @@ class Broadcast:
     """The subscribers of one environment."""
 
     def __init__(self) -> None:
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: dict[Subscription, None] = {}
+        self._under_way: deque[tuple[Event, Iterator[Subscription]]] = deque()
+        """Events, in order, and who has not got each of them yet."""
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -90,21 +95,36 @@ class Broadcast:
     def subscribe(self) -> Subscription:
         """From now on; to be given back with `leave`."""
         subscription = Subscription()
-        self._subscriptions.add(subscription)
+        self._subscriptions[subscription] = None
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
         """No more for this one."""
         subscription.close()
-        self._subscriptions.discard(subscription)
+        self._subscriptions.pop(subscription, None)
 
     def send(self, event: Event) -> None:
-        """To all, in one pass without waiting for any of them."""
-        slow = [subscription for subscription in self._subscriptions if not subscription.offer(event)]
-        self._subscriptions.difference_update(slow)
+        """To all, without waiting for any of them, and without holding up the loop for as long as thousands take."""
+        self._under_way.append((event, iter(list(self._subscriptions))))
+        if len(self._under_way) == 1:
+            self._go_on()
 
     def close(self) -> None:
         """End them all."""
         for subscription in self._subscriptions:
             subscription.close()
         self._subscriptions.clear()
+        self._under_way.clear()
+
+    def _go_on(self) -> None:
+        if not self._under_way:  # closed meanwhile
+            return
+        event, left = self._under_way[0]
+        some = list(islice(left, AT_ONCE_MAX))
+        for subscription in some:
+            if not subscription.offer(event):
+                self._subscriptions.pop(subscription, None)
+        if len(some) < AT_ONCE_MAX:
+            self._under_way.popleft()
+        if self._under_way:
+            asyncio.get_running_loop().call_soon(self._go_on)

@@ -147,12 +147,15 @@ def flag_changed(key: str, expected: wire.Revision, held: wire.Revision | None) 
 
 
 def in_recovery(environment: str, held: wire.Revision, seen: wire.Revision) -> Problem:
-    """409: PostgreSQL was restored to an older state, so its next revision would be one that others hold already (P2)."""
+    """409: PostgreSQL was restored to an older state, so its next revision would be one that others hold already (P2); or a new
+    generation was taken since, and nobody has said yet that the environment may go on."""
     return Problem(
         409,
         Code.IN_RECOVERY,
         "The environment is in recovery",
-        f"PostgreSQL holds revision {held} of environment {environment}, but {seen} has been seen: it was restored to an "
-        "older state. Changes are refused until its generation is raised; evaluation goes on.",
-        next_step="Run `rescind doctor --restored`, which raises the generation above everything that was seen.",
+        f"PostgreSQL holds revision {held} of environment {environment}"
+        + (f", but {seen} has been seen: it" if seen > held else ". It")
+        + " was restored to an older state. Changes are refused until an admin says so; kills and evaluation go on.",
+        next_step=f"Run `rescind doctor --restored -e {environment} --reason TEXT`: the generation then is above everything "
+        "that was seen.",
     )

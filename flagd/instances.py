@@ -19,6 +19,7 @@ from rescind import wire
 
 from runtime.errors import Unavailable
 from runtime.postgres import Postgres
+from runtime.principal import Principal
 from runtime.queries import Queries
 
 LIVE_SECONDS = 15.0
@@ -52,6 +53,17 @@ class Instance(Struct, frozen=True, kw_only=True):
     signed_off_at: datetime | None
     sdk_version: str
     service_version: str
+
+
+BEAT = "evaluate"
+"""The scope of a heartbeat: who evaluates says what it has applied. Reading alone is not enough, for a beat is believed."""
+BEGUN = "effects"
+"""The scope in which `begun` is heard: who may admit no effect holds no permission, and gives none back."""
+
+
+def heard(beat: wire.InstanceBeat, principal: Principal, environment: str) -> wire.InstanceBeat:
+    """The beat as far as its sender may speak: without `begun` from one who may admit no effect (P8)."""
+    return beat if principal.allows(BEGUN, environment) else msgspec.structs.replace(beat, begun=None)
 
 
 def faults_of(beat: wire.InstanceBeat) -> list[wire.Fault]:
@@ -176,6 +188,7 @@ def _rows(beats: Sequence[tuple[str, wire.InstanceBeat]]) -> list[dict[str, Any]
             "sdk_version": beat.sdk_version,
             "service_version": beat.service_version,
             "signing_off": beat.signing_off,
+            "obeys_staleness": beat.obeys_staleness,
         }
         for (environment, _), beat in newest.items()
     ]

@@ -37,6 +37,8 @@ class Asked(Struct, frozen=True, kw_only=True):
     expected_revision: wire.Revision | None = None
     expected_flags: Mapping[str, wire.Revision] = {}
     seen: wire.Revision | None = None
+    through_recovery: bool = False
+    """Nothing but kills comes beside, which an environment in recovery takes."""
     document: flagset.FlagSet | None = None
     objections: Objections | None = None
     checked: dict[str, Any] | None = None
@@ -128,7 +130,7 @@ async def _lock(connection: Connection, asked: Asked, revision: wire.Revision) -
 
 def _expect(asked: Asked, head: store.Head) -> None:
     newest = max(asked.seen or head.told, head.told)
-    if newest > head.revision:
+    if newest > head.revision or (head.is_recovering and not asked.through_recovery):
         raise in_recovery(asked.environment, head.revision, newest)
     if asked.expected_revision is not None and asked.expected_revision != head.revision:
         raise revision_mismatch(asked.expected_revision, head.revision)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
+from msgspec import Struct
 from rescind import wire
 
 from flagd import loading, store
@@ -24,7 +25,7 @@ from runtime.postgres import Connection, Postgres
 from runtime.redis import Redis
 from runtime.telemetry import counter
 
-__all__ = ["Replica", "Replicas"]
+__all__ = ["Newest", "Replica", "Replicas"]
 
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 0.25
@@ -33,6 +34,13 @@ CHANNEL = "rescind_revision"
 
 log = logging.getLogger("rescind.flagd.replicas")
 survived = counter("rescind.flagd.replica.errors")
+
+
+class Newest(Struct, frozen=True, kw_only=True):
+    """What is known of an environment outside PostgreSQL: the newest revision, and the kills that stand there, by flag."""
+
+    revision: wire.Revision = wire.Revision()
+    kills: dict[str, Sequence[wire.Kill]] = {}
 
 
 class Replicas:
@@ -46,6 +54,7 @@ class Replicas:
         self._loading = asyncio.Lock()
         self._wanted: dict[str, wire.Revision] = {}
         self._unpublished: dict[str, wire.Change] = {}
+        self._recovering: set[str] = set()
         self._is_wanted = asyncio.Event()
         self._is_unpublished = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
@@ -107,6 +116,30 @@ class Replicas:
         with contextlib.suppress(Unavailable):
             newest = max(newest, await self.cache.revision(environment) or newest)
         return newest
+
+    def newest_held(self, environment: str) -> Newest:
+        """What this process's replica holds; nothing where it has none."""
+        replica = self._held.get(environment)
+        return Newest() if replica is None else _newest_of(replica.snapshot)
+
+    async def newest(self, environment: str) -> Newest:
+        """What this process's replica or the cache holds, whichever is newer."""
+        held = self.newest_held(environment)
+        with contextlib.suppress(Unavailable):
+            cached = await self.cache.revision(environment)
+            if cached is not None and cached > held.revision:
+                snapshot = await self.cache.snapshot(environment)
+                return Newest(revision=cached, kills=held.kills) if snapshot is None else _newest_of(snapshot)
+        return held
+
+    def ahead(self) -> list[str]:
+        """Environments of which PostgreSQL is older than this process has seen them."""
+        return [environment for environment, replica in self._held.items() if replica.is_ahead]
+
+    def is_closed(self, environment: str) -> bool:
+        """Whether the environment is known to be in recovery, or PostgreSQL to be older than what was seen."""
+        replica = self._held.get(environment)
+        return environment in self._recovering or (replica is not None and replica.is_ahead)
 
     async def _load(self, environment: str) -> Replica:
         cached = None
@@ -248,6 +281,7 @@ class Replicas:
 
     async def look(self) -> None:
         """One look at everything: catch up with PostgreSQL, believe a newer cache, repair an older one (P2)."""
+        asked_at = self._clock.monotonic()
         before = {environment: replica.revision for environment, replica in self._held.items()}
         cached = await self._cached(before)
         heads = await self._heads()
@@ -260,10 +294,14 @@ class Replicas:
                 await self.refresh(environment, head)
             if environment in cached:
                 await self._compare(replica, cached[environment])
+            newest = cached.get(environment) if head is None else head
+            if newest is not None and newest <= replica.revision:
+                replica.confirm(asked_at)
 
     async def _heads(self) -> dict[str, wire.Revision] | None:
         try:
             async with self._pg.connection() as connection:
+                self._recovering = await store.recovering(connection)
                 return await store.heads(connection)
         except Unavailable:
             return None
@@ -287,3 +325,7 @@ class Replicas:
 
 async def _adopt(replica: Replica, snapshot: wire.Snapshot) -> bool:
     return replica.adopt(snapshot, await asyncio.to_thread(replica.compiled, snapshot))
+
+
+def _newest_of(snapshot: wire.Snapshot) -> Newest:
+    return Newest(revision=snapshot.revision, kills={key: flag.kills for key, flag in snapshot.flags.items() if flag.kills})

@@ -57,9 +57,7 @@ class Rollouts:
         await self._checked(environment, key)
         seen = await self._replicas.seen(environment)
         async with self._flags.transaction() as connection:
-            if await store_schedules.running(connection, environment, key) is not None:
-                raise rollout_running(key)
-            held = await _held(connection, environment, key)
+            held = await self._free(connection, environment, key)
             begun = Rollout(
                 id=self._entropy.uuid7(), environment=environment, flag=key, variant=variant, rest="", steps=list(steps),
                 every_seconds=every_seconds, done=[], epoch=held.epoch, seen=held.changed, reason=reason,
@@ -161,6 +159,17 @@ class Rollouts:
         )
         at = (await store_schedules.now(connection)).isoformat()
         return rest, [*due.done, {"percent": percent, "revision": str(revision), "at": at}], revision
+
+    async def _free(self, connection: Connection, environment: str, key: str) -> store.StoredFlag:
+        """The flag, with nothing running on it: what may not go on is stopped here, and not when the scheduler looks."""
+        before = await store_schedules.running(connection, environment, key)
+        held = await _held(connection, environment, key)  # read last: no step is taken while the running one is locked
+        if before is not None:
+            why = _why_not(before, held)
+            if why is None:
+                raise rollout_running(key)
+            await self._stop(connection, before, why, [])
+        return held
 
     async def _stop(self, connection: Connection, due: Rollout, why: str, faults: list[wire.Fault]) -> None:
         await store_schedules.stop_rollout(connection, due.id, why, faults=faults)

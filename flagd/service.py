@@ -160,13 +160,13 @@ class FlagService:
         )
 
     async def export_document(self, environment: str) -> dict[str, Any]:
-        """The flags as they were written, as one flagd document. Kills are overlays: they are not in it."""
+        """The flags as they were written, prerequisites as rules, as one flagd document. Kills are overlays: not in it."""
         async with self._pg.connection() as connection:
             head = await store.environment_document(connection, environment)
             if head is None:
                 raise unknown_environment(environment, await store.heads(connection))
             flags = await store.all_flags(connection, environment)
-        return flagset.document_of(flags, head.evaluators, head.metadata)
+        return flagset.document_of(flags, head.evaluators, head.metadata, head.bucketing)
 
     async def segments(self, environment: str) -> Segments:
         """The rules that flags share. Raises `Problem` 404 for an unknown environment."""

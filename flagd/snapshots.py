@@ -18,6 +18,8 @@ from flagd.loading import Loaded
 from runtime.clock import Clock
 
 HEARTBEAT_SECONDS = 5.0
+JUST_NOW_SECONDS = 2.5
+"""Replicas look at PostgreSQL every second; one that missed two looks says so."""
 
 
 def snapshot_of(environment: str, loaded: Loaded) -> wire.Snapshot:
@@ -36,7 +38,7 @@ class Replica:
     """One environment: `snapshot` and `evaluator` are replaced together, never changed."""
 
     def __init__(self, snapshot: wire.Snapshot, clock: Clock | None = None) -> None:
-        """`clock` is what targeting reads as `$flagd.timestamp`."""
+        """`clock` is what targeting reads as `$flagd.timestamp`, and what tells how old the snapshot is."""
         self.environment = snapshot.environment
         self.snapshot = snapshot
         self._clock = clock or Clock()
@@ -51,7 +53,7 @@ class Replica:
         self._broadcast = Broadcast()
         self._encoded: bytes | None = None
         self._event: Event | None = None
-        self._heartbeat: Event | None = None
+        self._newest_at = self._clock.monotonic()
 
     @property
     def revision(self) -> wire.Revision:
@@ -74,11 +76,19 @@ class Replica:
 
     @property
     def heartbeat(self) -> Event:
-        """Says that the peer is alive, and at which revision."""
-        if self._heartbeat is None:
-            data = wire.encode(wire.Heartbeat(revision=self.revision, interval_seconds=HEARTBEAT_SECONDS))
-            self._heartbeat = sse("heartbeat", self.revision, data)
-        return self._heartbeat
+        """Says that the peer is alive, at which revision, and how old its knowledge is."""
+        beat = wire.Heartbeat(revision=self.revision, interval_seconds=HEARTBEAT_SECONDS, age_seconds=self.age_seconds)
+        return sse("heartbeat", self.revision, wire.encode(beat))
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago it was last known that there is no later revision than this one; 0 where that was just now."""
+        age = self._clock.monotonic() - self._newest_at
+        return 0.0 if age < JUST_NOW_SECONDS else age
+
+    def confirm(self, at: float) -> None:
+        """There was no later revision at that instant of the monotonic clock."""
+        self._newest_at = max(self._newest_at, at)
 
     @property
     def subscriber_count(self) -> int:
@@ -161,7 +171,7 @@ class Replica:
 
     def _swap(self, snapshot: wire.Snapshot, evaluator: Evaluator) -> None:
         self.snapshot, self.evaluator = snapshot, evaluator
-        self._encoded = self._event = self._heartbeat = None
+        self._encoded = self._event = None
 
 
 def _laid(

@@ -42,6 +42,8 @@ class Head(Struct, frozen=True, kw_only=True):
     evaluators: dict[str, Any]
     metadata: dict[str, Any]
     bucketing: str
+    is_recovering: bool = False
+    """PostgreSQL came back older than what was seen, and nobody has said yet that it is put right (P2)."""
 
 
 class StandingKill(Struct, frozen=True, kw_only=True):
@@ -169,6 +171,11 @@ async def heads(connection: Connection) -> dict[str, wire.Revision]:
     return {row["name"]: wire.Revision(row["generation"], row["revision"]) for row in await connection.fetch(_FLAGS.heads)}
 
 
+async def recovering(connection: Connection) -> set[str]:
+    """The environments that are in recovery."""
+    return {row["name"] for row in await connection.fetch(_FLAGS.recovering)}
+
+
 async def list_flags(connection: Connection, environment: str, after: str, limit: int) -> list[StoredFlag]:
     """Flags in service, by key."""
     return [_stored(row) for row in await connection.fetch(_FLAGS.list_flags, environment, after, limit)]
@@ -204,6 +211,7 @@ def _head(row: Record | None) -> Head | None:
         evaluators=row["evaluators"],
         metadata=row["metadata"],
         bucketing=row["bucketing"],
+        is_recovering=row["is_recovering"],
     )
 
 

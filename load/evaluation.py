@@ -1,120 +1,168 @@
-"""How long one evaluation takes in the process: medians over repeats, for the flags of the performance page.
+"""How long one evaluation takes in the process, ours beside others' in one run, and what a compiled flag weighs.
 
-Run it from the checkout: `python load/evaluation.py [REPEATS]`. Also printed: how long a set of flags takes to construct, to
-compile and to change, what a compiled flag weighs, and how long hostile definitions keep the check.
+    ./run --group peers python load/evaluation.py [--repeats 15] [--users 500]
+
+Three flags, written in each evaluator's own form: a plain boolean; a list of countries and a plan, then 25 %; 20 such rules, of
+which the last matches. Each peer is asked by its public call, offline, with contexts made beforehand; what it gives is compared
+first. Medians over rounds in which all take turns, in microseconds of the calling thread's CPU for one call, so that nobody
+pays for what else the machine does: with one context again and again, and with a context of its own for each call. Ours runs as
+in a service: the client follows a `rescind dev`, with the guard against any exception, the look for a request's pin, and the
+note of what was evaluated for effects.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import statistics
 import sys
+import tempfile
 import time
 import timeit
 import tracemalloc
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
 
-from rescind.evaluation import Evaluator, check
-from rescind.wire import Kill, Revision, SnapshotFlag
+from rescind.evaluation import Evaluator
+from rescind.wire import SnapshotFlag
+from rich.console import Console
+from rich.table import Table
 
-CALLS = 100_000
-FLAGS = 10_000
-VARIANTS = {"on": True, "off": False}
-CONTEXT = {"targetingKey": "user-4711", "country": "DE", "plan": "pro", "email": "ada@example.com"}
-KILLED = Kill(rollback_id="r", off_variant="off", closes_epoch=1, revision=Revision(1, 1), scope={"country": "FR"})
+from load.loading import flag as usual_flag
+from load.peers import openfeature, ours, theirs
+from load.peers.flags import FLAGS, ONE, PLAIN, SHARE, TITLES, TWENTY, user
+from load.system import system
 
-
-def flag(*rules: Any, kills: list[Kill] | None = None) -> SnapshotFlag:
-    """A boolean flag whose targeting is the chain of `rules`."""
-    definition: dict[str, Any] = {"state": "ENABLED", "variants": VARIANTS, "defaultVariant": "off"}
-    if rules:
-        definition["targeting"] = {"if": [*rules, "off"]}
-    return SnapshotFlag(definition=definition, kills=kills or [])
-
-
-def rule(*countries: str, plan: str = "pro") -> list[Any]:
-    """A list of countries and a plan, then 25 %."""
-    condition = {"and": [{"in": [{"var": "country"}, list(countries)]}, {"==": [{"var": "plan"}, plan]}]}
-    return [condition, {"fractional": [["on", 25], ["off", 75]]}]
-
-
-def flags() -> dict[str, SnapshotFlag]:
-    others = [part for number in range(19) for part in rule(f"X{number}", f"Y{number}", f"Z{number}")]
-    return {
-        "plain boolean": flag(),
-        "country list and plan, then 25 %": flag(*rule("AT", "CH", "DE")),
-        "20 such rules, last matches": flag(*others, *rule("AT", "CH", "DE")),
-        "plain boolean under a narrowed kill": flag(kills=[KILLED]),
-    }
+MARKS = {PLAIN: 0.2, ONE: 0.5, TWENTY: 0.9}
+RATIO = 2.5
+WEIGHT_MAX = 10 * 1024
+COMPILED = 10_000
+TOLERANCE = 0.25
+OURS = (ours.Native.name, ours.Pinned.name, openfeature.Ours.name)
+FLOOR = openfeature.NoOp.name
+"""It evaluates nothing: what OpenFeature costs."""
+Times = dict[tuple[str, str, str], list[float]]
 
 
-def microseconds(call: Callable[..., Any], *arguments: Any, repeats: int) -> tuple[float, float]:
-    """Median and least time of one call."""
-    names = {"call": call, **{f"a{index}": value for index, value in enumerate(arguments)}}
-    statement = f"call({', '.join(f'a{index}' for index in range(len(arguments)))})"
-    times = timeit.repeat(statement, globals=names, number=CALLS, repeat=repeats)
-    return statistics.median(times) / CALLS * 1e6, min(times) / CALLS * 1e6
+class Peer(Protocol):
+    """Whoever is measured."""
+
+    name: str
+    statement: str
+    client: Any
+
+    def context(self, user: dict[str, Any]) -> Any: ...
+
+    def close(self) -> None: ...
+
+
+@contextmanager
+def peers() -> Iterator[list[Peer]]:
+    """All that can be loaded; who cannot is named with the reason."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        site = stack.enter_context(system())
+        ours.put_flags(site)
+        clients = [ours.client_of(site, folder / name) for name in ("native", "pinned", "openfeature")]
+        found: list[Peer] = [ours.Native(clients[0]), ours.Pinned(clients[1]), openfeature.Ours(clients[2])]
+        for make in (*theirs.PEERS, openfeature.NoOp, openfeature.Flagd):
+            try:
+                found.append(make(folder))
+            except Exception as error:  # whatever keeps a peer from being there is said, and the others go on
+                print(f"{make.name} is not measured: {type(error).__name__}: {error} (`./run --group peers` brings them)")
+        yield found
+        openfeature.shutdown()
+        for peer in found:
+            peer.close()
+        clients[2].close()
+
+
+def compare(peer: Peer, contexts: list[Any]) -> None:
+    """Whether it gives what everybody has to give. Raises `SystemExit`."""
+    if peer.name == FLOOR:
+        return
+    for key, rules in FLAGS.items():
+        on = sum(eval(peer.statement, {"client": peer.client, "key": key, "context": context}) for context in contexts)
+        expected = len(contexts) * SHARE / 100 if rules else len(contexts)
+        if abs(on - expected) > TOLERANCE * expected:
+            raise SystemExit(f"{peer.name} serves {key} to {on} of {len(contexts)}: that is another flag")
+
+
+def measure(found: list[Peer], repeats: int, users: int) -> Times:
+    """Microseconds of one call by peer, flag and kind of contexts, a round at a time."""
+    own = {peer.name: [peer.context(user(number)) for number in range(users)] for peer in found}
+    for peer in found:
+        compare(peer, own[peer.name])
+    times: Times = {}
+    for _ in range(repeats):
+        for peer in found:
+            for key in FLAGS:
+                for kind, contexts in (("one", own[peer.name][:1] * users), ("own", own[peer.name])):
+                    names = {"client": peer.client, "key": key, "contexts": contexts}
+                    loop = timeit.Timer(f"for context in contexts: {peer.statement}", timer=time.thread_time, globals=names)
+                    times.setdefault((peer.name, key, kind), []).append(loop.timeit(1) / users * 1e6)
+    return times
+
+
+def show(found: list[Peer], times: Times) -> None:
+    """The table, and ours against the marks and against the fastest peer."""
+    middle = {place: statistics.median(values) for place, values in times.items()}
+    console = Console(width=140)
+    table = Table(
+        "microseconds of one call", *(f"{TITLES[key]}" for key in FLAGS), title="one context / a context for each call"
+    )
+    for peer in sorted(found, key=lambda peer: middle[peer.name, TWENTY, "one"]):
+        cells = (f"{middle[peer.name, key, 'one']:.2f} / {middle[peer.name, key, 'own']:.2f}" for key in FLAGS)
+        table.add_row(peer.name, *cells)
+    console.print(table)
+    others = [peer.name for peer in found if peer.name not in (*OURS, FLOOR)]
+    for key in FLAGS:
+        mine = middle[OURS[0], key, "one"]
+        console.print(
+            f"{TITLES[key]}: {mine:.2f} µs, mark {MARKS[key]}: {'reached' if mine <= MARKS[key] else 'short'}", end=""
+        )
+        for kind, said in (("one", "one context"), ("own", "a context for each call")):
+            name = min(others, key=lambda name: middle[name, key, kind], default=None)
+            if name is not None:
+                ratio = middle[name, key, kind] / middle[OURS[0], key, kind]
+                console.print(f"; {ratio:.1f} times faster than {name} with {said} (mark {RATIO})", end="")
+        console.print()
 
 
 def milliseconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return (time.perf_counter() - start) * 1e3
+    """The time of one call."""
+    return timeit.timeit(call, number=1) * 1e3
 
 
-def print_evaluations(repeats: int) -> None:
-    evaluator = Evaluator(flags(), environment="production")
-    print(f"{'one evaluation, microseconds':<40}{'boolean':>10}{'(least)':>10}{'evaluate':>10}{'(least)':>10}")
-    for key in evaluator.flags:
-        boolean = microseconds(evaluator.boolean, key, False, CONTEXT, repeats=repeats)
-        whole = microseconds(evaluator.evaluate, key, CONTEXT, False, "boolean", repeats=repeats)
-        print(f"{key:<40}{boolean[0]:>10.3f}{boolean[1]:>10.3f}{whole[0]:>10.3f}{whole[1]:>10.3f}")
-
-
-def print_sets() -> None:
-    many = {f"flag-{n}": flag(*rule(f"X{n}", f"Y{n}", plan=f"plan-{n}")) for n in range(FLAGS)}
-    made: list[Evaluator] = []
-    print(f"\n{FLAGS} flags: construct {milliseconds(lambda: made.append(Evaluator(many))):.2f} ms", end="")
-    evaluator = made[0]
-    print(f", compile all {milliseconds(evaluator.compile):.0f} ms", end="")
-    print(f", change one {milliseconds(lambda: evaluator.updated({'flag-1': many['flag-1']})):.2f} ms", end="")
+def show_set() -> None:
+    """Constructing, compiling and changing many usual flags, and the memory of each compiled one."""
+    many = {made["key"]: SnapshotFlag(definition=made["definition"]) for made in map(usual_flag, range(COMPILED))}
     evaluator = Evaluator(many)
+    one = next(iter(many))
     gc.collect()
     tracemalloc.start()
-    evaluator.compile(list(many)[:1000])
-    print(f", a compiled flag weighs {tracemalloc.get_traced_memory()[0] / 1000:.0f} bytes")
+    evaluator.compile()
+    weight = tracemalloc.get_traced_memory()[0] / COMPILED
     tracemalloc.stop()
+    took = milliseconds(Evaluator(many).compile)
+    changed = milliseconds(lambda: evaluator.updated({one: many[one]}))
+    print(f"{COMPILED:,} flags: compiling {took:.0f} ms ({took / COMPILED * 1e3:.0f} µs each, at first use), ", end="")
+    print(f"changing one {changed:.2f} ms, a compiled flag {weight / 1024:.1f} KB (mark {WEIGHT_MAX // 1024} KB)")
 
 
-def hostile() -> dict[str, Any]:
-    deep: Any = {"var": "a"}
-    for _ in range(1_000_000):
-        deep = {"!": deep}
-    cycle: dict[str, Any] = {}
-    cycle["!"] = cycle
-    doubled: Any = ["a"]
-    for _ in range(60):
-        doubled = [doubled, doubled]
-    return {
-        "a million levels": deep,
-        "a cycle": cycle,
-        "sixty doublings": {"in": ["a", doubled]},
-        "a million shares": {"fractional": [["on", 1]] * 1_000_000},
-        "10 MB of text": {"==": ["x" * 10_000_000, 1]},
-        "9,000 unknown operators": {"or": [{f"operator-{number}": number} for number in range(9_000)]},
-    }
-
-
-def print_hostile() -> None:
-    print("\na hostile definition is refused within")
-    for name, targeting in hostile().items():
-        definition = {"state": "ENABLED", "variants": VARIANTS, "targeting": targeting}
-        took = milliseconds(lambda checked=definition: check(checked))  # type: ignore[misc]
-        print(f"{name:<40}{took:>10.2f} ms")
+def main() -> int:
+    """Parse the arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--users", type=int, default=500)
+    arguments = parser.parse_args()
+    with peers() as found:
+        show(found, measure(found, arguments.repeats, arguments.users))
+    show_set()
+    return 0
 
 
 if __name__ == "__main__":
-    print_evaluations(int(sys.argv[1]) if len(sys.argv) > 1 else 9)
-    print_sets()
-    print_hostile()
+    sys.exit(main())

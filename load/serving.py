@@ -32,7 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from flagd.core.changes import Put
-from load.evaluation import CONTEXT, flag, rule
+from load.peers.flags import Rule, user
+from load.peers.ours import context_of, definition_of
 from load.system import ENVIRONMENT, cpu_seconds
 from runtime import tokens
 from runtime.embedded import EmbeddedPostgres, EmbeddedValkey
@@ -48,6 +49,7 @@ THREADS = 1
 RATIO = 0.75
 BULK_PER_SECOND = 2_000
 CONSTANT = "/constant"
+CONTEXT = context_of(user(1))
 EVALUATE = "/ofrep/v1/evaluate/flags"
 REPLY = b'{"key":"flag-1","reason":"SPLIT","variant":"off","value":false}'
 STOP_SECONDS = 20.0
@@ -102,7 +104,7 @@ async def serve(folder: Path, flags: int) -> None:
 def put(number: int) -> Put:
     """One of the flags."""
     key = f"flag-{number}"
-    return Put(flag=wire.Flag(key=key, definition=flag(*rule("AT", "CH", "DE", f"X{number}")).definition))
+    return Put(flag=wire.Flag(key=key, definition=definition_of([Rule(("AT", "CH", "DE", f"X{number}"), "pro")])))
 
 
 @contextmanager

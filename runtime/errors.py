@@ -2,6 +2,7 @@
 
 RuntimeFault
 ├── Unavailable      a server we need cannot be reached now: 503, try again after `retry_after_seconds`
+│   └── Refused      it answers, and does not let us in: no such database, a wrong password
 ├── OutcomeUnknown   a COMMIT whose answer was lost: it may stand or not (hazard 6)
 ├── SettingsError    the environment's settings are wrong: every fault at once
 └── MigrationError   the database's schema is not what these files say
@@ -42,6 +43,10 @@ class Unavailable(RuntimeFault):
         self.what = what
         self.detail = detail
         self.retry_after_seconds = retry_after_seconds
+
+
+class Refused(Unavailable):
+    """A server that is there refuses the connection: waiting does not help. `detail` ends with the next step."""
 
 
 class OutcomeUnknown(RuntimeFault):

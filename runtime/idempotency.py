@@ -102,7 +102,7 @@ class Requests:
             await connection.execute(QUERIES.release_request, attempt.token_id, attempt.key, attempt.begun_at)
 
     async def purge(self) -> None:
-        """Forget answers older than a day; to be called now and then."""
+        """Forget answers older than a day (`runtime.forgetting` calls it)."""
         async with self._pg.connection() as connection:
             await connection.execute(QUERIES.purge_requests, KEPT_SECONDS)
 

@@ -1,8 +1,8 @@
 """PostgreSQL over asyncpg: connections without a reset query, explicit transactions, and two honest errors.
 
-`Unavailable` says that nothing was done and to come again. `OutcomeUnknown` says that a COMMIT was sent and its answer was
-lost, late or qualified: the connection is dropped and nobody is told that it stands (hazard 6). Transactions are READ
-COMMITTED in so many words, whatever the database's default is (hazard 10).
+`Unavailable` says that nothing was done and to come again (`Refused`: once it is mended). `OutcomeUnknown` says that a COMMIT
+was sent and its answer was lost, late or qualified: the connection is dropped and nobody is told that it stands (hazard 6).
+Transactions are READ COMMITTED in so many words, whatever the database's default is (hazard 10).
 
 A connection is handed back as it is: whoever changes its session (SET without LOCAL, LISTEN, session locks) takes a
 `dedicated` one. Behind pgbouncer in transaction mode set its `max_prepared_statements`: statements are prepared and kept.
@@ -20,7 +20,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from runtime.errors import OutcomeUnknown, Unavailable
+from runtime.errors import OutcomeUnknown, Refused, Unavailable
 
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 10.0
@@ -45,6 +45,14 @@ AWAY = (
 )
 
 
+NEXT_STEPS = {
+    asyncpg.InvalidCatalogNameError: "Create the database (`createdb`), or mend RESCIND_DATABASE_URL",
+    asyncpg.InvalidPasswordError: "Mend the user or the password in RESCIND_DATABASE_URL",
+    asyncpg.InvalidAuthorizationSpecificationError: "Mend the user in RESCIND_DATABASE_URL, or let it in (pg_hba.conf)",
+}
+OTHER_STEP = "See PostgreSQL's log, and mend RESCIND_DATABASE_URL"
+
+
 class Connection(asyncpg.Connection):  # type: ignore[misc]
     """asyncpg's connection, released without a round trip of its own."""
 
@@ -67,13 +75,18 @@ async def _prepare(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def _translated(connection: Connection | None = None) -> Iterator[None]:
-    """Turn what means "the database is away" into `Unavailable`; without a connection yet, everything of the network does."""
+    """Turn what means "the database is away" into `Unavailable`; without a connection yet, everything of the network does,
+    and what PostgreSQL itself says is `Refused`."""
     try:
         yield
     except AWAY as error:
         raise Unavailable("PostgreSQL", str(error)) from error
     except TimeoutError as error:
         raise Unavailable("PostgreSQL", "no answer in time") from error
+    except asyncpg.PostgresError as error:
+        if connection is None:
+            raise Refused("PostgreSQL", f"{error}. {NEXT_STEPS.get(type(error), OTHER_STEP)}") from error
+        raise
     except (asyncpg.InterfaceError, OSError) as error:
         if connection is None or lost(connection):
             raise Unavailable("PostgreSQL", str(error)) from error
@@ -81,7 +94,7 @@ def _translated(connection: Connection | None = None) -> Iterator[None]:
 
 
 async def connect(url: str, *, application_name: str, command_seconds: float | None = None) -> Connection:
-    """Return a connection of the caller's own, with our codecs. Raises `Unavailable`."""
+    """Return a connection of the caller's own, with our codecs. Raises `Unavailable`, of which `Refused` is one."""
     with _translated():
         connection: Connection = await asyncpg.connect(url, **_options(application_name, command_seconds))
         await _prepare(connection)
@@ -107,12 +120,15 @@ class Postgres:
 
     @classmethod
     async def open(cls, url: str, *, application_name: str, size_max: int = 10, wait_seconds: float = 60.0) -> Postgres:
-        """Return a pool once the database answers; until then wait, and say so. Raises `Unavailable` after `wait_seconds`."""
+        """Return a pool once the database answers; until then wait, and say so. Raises `Unavailable` after `wait_seconds`,
+        `Refused` at once."""
         begun = time.monotonic()
         noticed = -WAIT_NOTICE_SECONDS
         while True:
             try:
                 return cls(url, application_name, await cls._create(url, application_name, size_max))
+            except Refused:
+                raise
             except Unavailable as error:
                 waited = time.monotonic() - begun
                 if waited >= wait_seconds:

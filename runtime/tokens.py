@@ -35,6 +35,7 @@ __all__ = [
     "seconds_left",
 ]
 QUERIES = Queries.load("runtime", "tokens")
+SCOPES = "read, evaluate, effects, work:<saga>, define:<saga>, kill[:<flag>], lift[:<flag>], compensate, admin"
 SCOPE = re.compile(r"read|evaluate|effects|compensate|admin|(work|define|kill|lift)(:[A-Za-z0-9][A-Za-z0-9._-]{0,254})?")
 
 
@@ -62,15 +63,18 @@ async def create(
 ) -> tuple[str, str]:
     """Make a token and return (its text, its id): the text is never to be had again.
 
-    Raises a 422 `Problem` for unknown scopes, or for `admin` bound to one environment.
+    Raises a 422 `Problem` for unknown scopes, for `admin` bound to one environment, and for anything less bound to none.
     """
     faults = [
-        Fault(pointer=f"/scopes/{index}", detail=f"{scope!r} is not a scope", code="unknown_scope")
+        Fault(pointer=f"/scopes/{index}", detail=f"{scope!r:.80} is not a scope: {SCOPES}", code="unknown_scope")
         for index, scope in enumerate(scopes)
         if not SCOPE.fullmatch(scope)
     ]
     if not scopes:
         faults.append(Fault(pointer="/scopes", detail="at least one scope"))
+    if ADMIN not in scopes and environment is None:
+        detail = "a token is bound to one environment; only an admin token is for every one"
+        faults.append(Fault(pointer="/environment", detail=detail, code="unbound"))
     if ADMIN in scopes and environment is not None:
         faults.append(Fault(pointer="/environment", detail="an admin token is for every environment"))
     if faults:

@@ -83,6 +83,8 @@ class ConnectionRow(Struct, frozen=True, kw_only=True):
     document: dict[str, Any]
     updated_by: str
     updated_at: str
+    warnings: list[str] = []
+    """Of the one just set up: what the server cannot read yet."""
 
 
 def check(document: object) -> list[Fault]:
@@ -150,6 +152,17 @@ def resolve(reference: str, environ: Mapping[str, str]) -> str:
     if not secret:
         raise LookupError(f"the secret {reference} is empty or missing")
     return secret
+
+
+def warnings(connection: Connection, environ: Mapping[str, str]) -> list[str]:
+    """What this server cannot read now and would need: a warning, as the secret may come later, or be another server's."""
+    if connection.secret is None:
+        return []
+    try:
+        resolve(connection.secret, environ)
+    except LookupError as error:
+        return [f"{error.args[0]} on the server that was asked: until it is there, what needs it is tried again and again"]
+    return []
 
 
 async def get(connection: asyncpg.Connection, environment: str, name: str) -> Connection | None:

@@ -27,6 +27,7 @@ from sagas.definitions import Refund, Worker
 from sagas.enumeration import Enumeration, LookUp, Rollback
 from sagas.executors.outcomes import Context, NotYet, Outcome, Refused, Sighting, Subject, Unknown
 from sagas.executors.registry import Executors
+from sagas.failures import Failures
 from sagas.leases import Leases
 from sagas.outcomes import News, Writer, ended
 
@@ -61,6 +62,7 @@ class Dispatcher:
         self._concurrency = concurrency
         self._running: dict[UUID, asyncio.Task[None]] = {}
         self._writer = Writer(pg, clock, entropy, leases, enumeration, actor=actor, on_news=on_news)
+        self._failures = Failures(clock)
         self._connections: dict[tuple[str, str], tuple[float, Connection | None]] = {}
 
     def start(self) -> None:
@@ -145,6 +147,7 @@ class Dispatcher:
         end = ended(
             attempt.id, attempt.token, attempt.number, attempt.trial, attempt.rules, outcome, chance=self._entropy.random()
         )
+        self._failures.tell(attempt, end)
         self._writer.tell(News(shards=shards, rollback=rollback, since=self._clock.monotonic(), ended=end))
 
     async def _sight(self, look_up: LookUp, rollback: Rollback, shards: int) -> None:

@@ -73,8 +73,11 @@ class Passes:
 
     async def _unblock(self, row: Record, rollback: Rollback) -> bool:
         """Something is due and nothing may begin. If it stays so: a circle is opened, or it all waits for a person."""
-        async with self._tools.pg.connection() as connection:
+        async with self._tools.pg.transaction() as connection:
+            await connection.execute(DISPATCH.prefer_indexes)
             if not await connection.fetchval(DISPATCH.calm, rollback.environment, self._id):
+                return False
+            if await connection.fetchval(DISPATCH.moves_elsewhere, self._id):
                 return False
         if not self._orderly and await self._open_circle(rollback):
             return True

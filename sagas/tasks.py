@@ -8,6 +8,7 @@ decides by the step's guarantee. A claim waits for work by polling; `ring` short
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -26,10 +27,13 @@ from rescind.wire import (
 
 from runtime.clock import Clock, Entropy
 from runtime.postgres import Connection, Postgres
+from runtime.problem import Problem, suggest
 from runtime.queries import Queries
+from runtime.right import Right
 from runtime.tokens import Principal
 from sagas.catalogue import Catalogue
 from sagas.claims import Attempt, Claims, WorkerFilter, reference_of, trial_of
+from sagas.definitions import store as definitions
 from sagas.executors.outcomes import Done, Doubt, NotYet, Outcome, plain
 from sagas.outcomes import Ended, ended, record
 
@@ -55,8 +59,14 @@ class TaskService:
         bell, self._bell = self._bell, asyncio.Event()
         bell.set()
 
-    async def claim(self, environment: str, request: TaskClaim, principal: Principal) -> TaskClaimAnswer:
-        """Begin up to `limit` compensations for the worker; wait up to `wait_seconds` for the first. Raises `Problem` 403."""
+    async def claim(
+        self, environment: str, request: TaskClaim, principal: Principal, right: Right | None = None
+    ) -> TaskClaimAnswer:
+        """Begin up to `limit` compensations for the worker; wait up to `wait_seconds` for the first.
+
+        Raises `Problem` 403, 401 for who loses the right while waiting (it is looked at before each attempt to claim), and 404
+        where the saga is not registered when the wait is over: a worker may start before it is.
+        """
         principal.require(f"work:{request.saga}", environment)
         deadline = self._clock.monotonic() + request.wait_seconds
         await self._greet(environment, request)
@@ -65,12 +75,14 @@ class TaskService:
             tasks = await self._claim(environment, request)
             left = deadline - self._clock.monotonic()
             if tasks or left <= 0:
+                if not tasks:
+                    await self._require_registered(environment, request.saga)
                 return TaskClaimAnswer(tasks=tasks)
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, POLL_SECONDS)):
                     await bell.wait()
-            except TimeoutError:
-                continue
+            if right is not None:
+                await right.check()
 
     async def report(self, environment: str, request: TaskReportRequest, principal: Principal) -> TaskReportAnswer:
         """Record how the worker's attempts ended, in order. A worker reports on sagas it may work for, else they are `lost`."""
@@ -116,6 +128,20 @@ class TaskService:
             if rows:
                 await connection.execute(QUERIES.follow_revival, [row["id"] for row in rows])
                 await connection.execute(QUERIES.reopen, sorted({row["rollback_id"] for row in rows}))
+
+    async def _require_registered(self, environment: str, saga: str) -> None:
+        async with self._pg.connection() as connection:
+            if await definitions.versions(connection, environment, saga):
+                return
+            names = await definitions.names(connection, environment)
+        raise Problem(
+            404,
+            "unknown_saga",
+            "No such saga",
+            f"{environment!r} has no saga {saga[:255]!r}.",
+            suggestion=suggest(saga, names),
+            next_step="register its definition (`rescind sagas register FILE`), or start a client with `sagas=[...]`",
+        )
 
     async def _claim(self, environment: str, request: TaskClaim) -> list[Task]:
         async with self._pg.connection() as connection:

@@ -24,13 +24,16 @@ from runtime.idempotency import IdempotencyMiddleware
 from runtime.lane import Lane, Route
 from runtime.principal import Principal, bearer
 from runtime.problem import litestar_handlers
+from runtime.right import Right
 from runtime.tracing import TracingMiddleware
 from sagas.http import lane as effect_lane
 from sagas.http import ledger as ledger_routes
+from sagas.http.environments import Environments
 from sagas.http.tasks import TaskController
 from server.http.decisions import DecisionController
 from server.http.health import HealthApp
 from server.http.kills import KillController
+from server.http.recovery import RecoveryController
 from server.http.refusals import RefusalMiddleware
 from server.http.rollbacks import RollbackController
 from server.http.tokens import IdentityController, TokenController
@@ -80,6 +83,7 @@ def build(parts: Parts) -> App:
         logging_config=None,
     )  # fmt: skip
     guarded = RefusalMiddleware(cast("App", framework), parts.pg, parts.verifier)
+    parts.finish_before_close(guarded.stop)
     behind = IdempotencyMiddleware(guarded, parts.requests, parts.verifier)
     health = HealthApp(parts.pg, parts.redis, parts.verifier, parts.telemetry)
     events = EventStreams(parts.replicas, parts.verifier, parts.clock, parts.settings.public_url)
@@ -124,18 +128,25 @@ def roof(parts: Parts) -> Router:
     handed: dict[str, object] = {
         "pg": parts.pg, "entropy": parts.entropy, "kills": parts.kills, "previews": parts.previews,
         "watching": parts.watching, "reports": parts.reports, "streams": parts.streams, "decisions": parts.decisions,
+        "environments": Environments(parts.kills.environments),
+        "recovery": parts.recovery,
     }  # fmt: skip
     return Router(
         path="/",
         route_handlers=[
             KillController,
             RollbackController,
+            RecoveryController,
             DecisionController,
             TokenController,
             IdentityController,
             DocumentController,
         ],
-        dependencies={"principal": Provide(principal), **{name: given(part) for name, part in handed.items()}},
+        dependencies={
+            "principal": Provide(principal),
+            "right": right_of(parts),
+            **{name: given(part) for name, part in handed.items()},
+        },
     )
 
 
@@ -159,10 +170,25 @@ def saga_routers(parts: Parts) -> list[Router]:
             principal.require("work", environment)
         return principal
 
+    environments = Environments(parts.kills.environments)
     tasks = Router(
-        path="/", route_handlers=[TaskController], dependencies={"principal": Provide(worker), "tasks": given(parts.tasks)}
-    )
-    return [ledger_routes.build(pg=parts.pg, ledger=parts.ledger, verifier=parts.verifier), tasks]
+        path="/", route_handlers=[TaskController],
+        dependencies={
+            "principal": Provide(worker), "right": right_of(parts), "tasks": given(parts.tasks),
+            "environments": given(environments),
+        },
+    )  # fmt: skip
+    ledger = ledger_routes.build(pg=parts.pg, ledger=parts.ledger, verifier=parts.verifier, environments=environments)
+    return [ledger, tasks]
+
+
+def right_of(parts: Parts) -> Provide:
+    """The right of a request that stays open, for handlers that wait."""
+
+    def right(request: AnyRequest) -> Right:
+        return Right(parts.verifier, bearer(request.scope["headers"]), parts.clock)
+
+    return Provide(right, sync_to_thread=False)
 
 
 def given(part: object) -> Provide:

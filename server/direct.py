@@ -1,4 +1,5 @@
-"""`rescind kill --direct`: the same SQL function that every path calls, on PostgreSQL itself, where no server answers (P5).
+"""What works on PostgreSQL itself: `rescind kill --direct`, by the same SQL function that every path calls, where no server
+answers (P5), and `rescind token create --direct`, for the first token of an installation (P20).
 
 The right to do so is the right to connect to the database. Replicas that live learn of it by PostgreSQL's own bell.
 """
@@ -9,7 +10,8 @@ import asyncio
 import getpass
 import os
 import socket
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import asyncpg
 import msgspec
@@ -17,47 +19,96 @@ from rescind.errors import ApiError, ConfigurationError, Unreachable
 from rescind.wire import Fault
 
 from runtime.clock import Entropy
-from runtime.errors import RuntimeFault
-from runtime.postgres import BEGIN, connect
+from runtime.errors import Refused, RuntimeFault
+from runtime.postgres import BEGIN, connect, transaction_on
 from runtime.problem import Problem, fault_of
 from runtime.queries import Queries
+from runtime.storable import nul_faults
+from server.http.tokens import NewToken, make
 from server.rollbacks.errors import UNKNOWN_ENVIRONMENT, UNKNOWN_FLAG, state_of, unknown_environment, unknown_flag
-from server.rollbacks.requests import KillRequest, since_of
+from server.rollbacks.requests import KillRequest, faults_of
 from server.rollbacks.service import KillAnswer, kill_within
 
 QUERIES = Queries.load("server.rollbacks", "kills")
 URL = "RESCIND_DATABASE_URL"
 
+T = TypeVar("T")
+
 
 def kill(environment: str, flag: str, body: dict[str, Any]) -> dict[str, Any]:
     """Kill, and return the API's own answer. Raises what `rescind.transport` would."""
+    request = read(body, KillRequest)
+    refuse(faults_of(request))
+    built: dict[str, Any] = msgspec.to_builtins(run(lambda url: carry_out(url, environment, flag, request)))
+    return built
+
+
+def token(body: dict[str, Any]) -> dict[str, Any]:
+    """Make a token, and return the API's own answer. Raises what `rescind.transport` would."""
+    asked = read(body, NewToken)
+    return run(lambda url: make_token(url, asked))
+
+
+def read(body: dict[str, Any], type_: type[T]) -> T:
+    """The body as `type_`. Raises `ApiError` 422 with the pointers to what is wrong."""
+    try:
+        found = msgspec.convert(body, type_)
+    except msgspec.ValidationError as error:
+        fault = fault_of(error)
+        raise ApiError(422, "invalid", str(error), errors=[Fault(pointer=fault.pointer, detail=fault.detail)]) from None
+    refuse(nul_faults(body))
+    return found
+
+
+def refuse(faults: Sequence[Any]) -> None:
+    """Raise `ApiError` 422 for faults that were found."""
+    if faults:
+        errors = [Fault(pointer=one.pointer, detail=one.detail) for one in faults]
+        raise ApiError(422, "invalid", errors[0].detail, errors=errors)
+
+
+def run(act: Callable[[str], Coroutine[Any, Any, T]]) -> T:
+    """Act on the database of `RESCIND_DATABASE_URL`. Raises `ConfigurationError`, `ApiError`, `Unreachable`."""
     url = os.environ.get(URL)
     if not url:
         raise ConfigurationError(f"--direct needs {URL}: the URL of Rescind's PostgreSQL")
     try:
-        request = msgspec.convert(body, KillRequest)
-        since_of(request.since)
-    except msgspec.ValidationError as error:
-        found = fault_of(error)
-        raise ApiError(422, "invalid", str(error), errors=[Fault(pointer=found.pointer, detail=found.detail)]) from None
-    except ValueError as error:
-        raise ApiError(422, "invalid", str(error), errors=[Fault(pointer="/since", detail=str(error))]) from None
-    try:
-        answer = asyncio.run(carry_out(url, environment, flag, request))
+        return asyncio.run(act(url))
     except Problem as problem:
         raise ApiError(
             problem.status, problem.code, problem.detail, suggestion=problem.suggestion, next_step=problem.next_step
         ) from None
+    except asyncpg.UndefinedTableError:
+        raise ConfigurationError(f"the database of {URL} has no tables of Rescind's: run `rescind migrate`") from None
+    except Refused as error:
+        raise ConfigurationError(str(error)) from None
     except RuntimeFault as error:
         raise Unreachable(str(error)) from None
-    built: dict[str, Any] = msgspec.to_builtins(answer)
-    return built
+
+
+def actor_of_this_machine() -> str:
+    """Who acts, in the audit log: the account and the machine."""
+    try:
+        account = getpass.getuser()
+    except (KeyError, OSError):  # a container's number without a name
+        account = str(os.getuid())
+    return f"direct:{account}@{socket.gethostname()}"
+
+
+async def make_token(url: str, asked: NewToken) -> dict[str, Any]:
+    """One transaction, with its audit entry. Raises `Problem` 422, `Unavailable`."""
+    connection = await connect(url, application_name="rescind token create --direct")
+    try:
+        async with transaction_on(connection):
+            return await make(connection, asked, actor_of_this_machine(), Entropy())
+    finally:
+        await connection.close()
 
 
 async def carry_out(url: str, environment: str, flag: str, request: KillRequest) -> KillAnswer:
     """One transaction. Raises `Problem` 404 with a suggestion, `Unavailable`."""
     connection = await connect(url, application_name="rescind kill --direct")
-    actor = f"direct:{getpass.getuser()}@{socket.gethostname()}"
+    actor = actor_of_this_machine()
     try:
         await connection.execute(BEGIN)
         try:

@@ -18,6 +18,7 @@ from flagd.schedules import Schedules
 from flagd.service import FlagService
 from runtime.clock import Clock, Entropy
 from runtime.errors import MigrationError
+from runtime.forgetting import Forgetting
 from runtime.idempotency import Requests
 from runtime.migrations import pending
 from runtime.postgres import Postgres
@@ -36,6 +37,7 @@ from server.migrations import ROOMS
 from server.rollbacks.changes import ChangeLists
 from server.rollbacks.containment import ContainmentWatch
 from server.rollbacks.preview import Previews
+from server.rollbacks.recovery import Recovery
 from server.rollbacks.report import Reports
 from server.rollbacks.service import Kills
 from server.rollbacks.watching import Watching
@@ -55,18 +57,20 @@ class Parts:
         self.entropy = Entropy()
         self.verifier = Verifier(pg, self.clock)
         self.requests = Requests(pg)
+        self.forgetting = Forgetting(self.requests, self.clock)
         self.streams = Streams()
         self.replicas = Replicas(pg, redis, self.clock)
         self.instances = Instances(pg)
         self.flags = FlagService(pg, self.replicas, fences.ensure)
         self.imports = Imports(pg, self.replicas, self.flags)
-        self.ledger = Ledger(pg, self.clock, self.entropy)
+        self.recovery = Recovery(pg, self.replicas, self.clock, self._after_commit)
+        self.ledger = Ledger(pg, self.clock, self.entropy, expect_open=self.recovery.expect_open)
         self.executors = Executors(self.clock)
         self.coordinator = Coordinator(pg, self.clock, self.entropy, identity_of(), self.executors)
         self.decisions = Decisions(pg)
         self.tasks = TaskService(pg, self.clock, self.entropy)
         self.containment = ContainmentWatch(pg, self.clock)
-        self.kills = Kills(pg, self.entropy, self._after_commit, self.nudge)
+        self.kills = Kills(pg, self.entropy, self.recovery, self._after_commit, self.nudge)
         self.changes = ChangeLists(self.flags, self.kills, self.entropy)
         self.schedules = Schedules(pg, self.replicas, self.flags, self.entropy, self.changes)
         self.rollouts = Rollouts(pg, self.replicas, self.flags, self.entropy)
@@ -74,6 +78,7 @@ class Parts:
         self.previews = Previews(pg)
         self.reports = Reports(pg)
         self.watching = Watching(pg, self.clock)
+        self._finishing: list[Callable[[], Awaitable[None]]] = []
         self._stops: list[Callable[[], Awaitable[None]]] = []
 
     @classmethod
@@ -94,7 +99,8 @@ class Parts:
 
     async def acknowledged(self, environment: str, beat: wire.InstanceBeat) -> None:
         """An instance has applied a kill: its permissions are given back, and the kill may be contained now."""
-        await self.ledger.acknowledge(environment, beat.instance, beat.begun or [], beat.revision)
+        if beat.begun is not None:
+            await self.ledger.acknowledge(environment, beat.instance, beat.begun, beat.revision)
         self.nudge()
 
     def nudge(self) -> None:
@@ -108,9 +114,15 @@ class Parts:
         self.streams.stop()
         self.replicas.end_streams()
 
+    def finish_before_close(self, finish: Callable[[], Awaitable[None]]) -> None:
+        """Have `finish` called, and waited for, while everything still runs: it writes what is left to be written."""
+        self._finishing.append(finish)
+
     async def close(self) -> None:
         """Stop what was started, the last first, and let go of the servers."""
         await self.kills.stop()
+        for finish in self._finishing:
+            await finish()
         for stop in reversed(self._stops):
             with contextlib.suppress(Exception):
                 await stop()
@@ -126,7 +138,9 @@ class Parts:
             names = ", ".join(str(one) for one in missing[:5])
             raise MigrationError(f"the database is older than this version ({names}): run `rescind migrate`")
         starting: list[tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]] = [
+            (self.forgetting.start, self.forgetting.stop),
             (self.replicas.start, self.replicas.stop),
+            (self.recovery.start, self.recovery.stop),
             (self.ledger.start, self.ledger.stop),
             (self.containment.start, self.containment.stop),
         ]

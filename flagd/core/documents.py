@@ -20,6 +20,7 @@ UNDER_DEFINITION = ("state", "variants", "defaultVariant", "targeting")
 OPERATIONS_MAX = 1000
 REASON_LENGTH_MAX = 2000
 PREREQUISITES_MAX = 10
+REVISION_MAX = 2**63 - 1
 
 _KEY = re.compile(r"[^\x00-\x20\x7f/?#%](?:[^\x00-\x1f\x7f/?#%]*[^\x00-\x20\x7f/?#%])?")
 _PATH = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
@@ -97,9 +98,12 @@ def read_revision(document: Mapping[str, Any]) -> tuple[wire.Revision | None, li
     """The revision that a write expects, in any of the forms in which people write one; None where it expects none."""
     expected = document.get("expected_revision")
     try:
-        if expected is None or isinstance(expected, str | int):
-            return (None if expected is None else wire.Revision.of(expected)), []
-        return msgspec.convert(expected, type=wire.Revision), []
+        if expected is None:
+            return None, []
+        revision = wire.Revision.of(expected if isinstance(expected, str | int) else msgspec.convert(expected, wire.Revision))
+        if min(revision.generation, revision.n) >= 0 and max(revision.generation, revision.n) <= REVISION_MAX:
+            return revision, []
+        raise ValueError("out of range")
     except (ValueError, msgspec.ValidationError):
         detail = 'a revision is "<generation>.<n>", for example "1.4712"'
         return None, [wire.Fault(pointer="/expected_revision", code="wrong_type", detail=detail)]

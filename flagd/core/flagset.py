@@ -16,6 +16,7 @@ from rescind.evaluation import check_document
 
 from flagd.core import documents
 from flagd.core.changes import HeldFlag, Operation, Plan, Put, same
+from flagd.core.prerequisites import Derivation, Written, as_written
 
 SCHEMA = "https://flagd.dev/schema/v0/flags.json"
 FLAGS_MAX = 10_000
@@ -104,9 +105,12 @@ def relocated(faults: Sequence[wire.Fault]) -> list[wire.Fault]:
     return [msgspec.structs.replace(fault, pointer=fault.pointer.replace("/definition", "", 1)) for fault in faults]
 
 
-def document_of(flags: Sequence[wire.Flag], evaluators: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
-    """The flagd document of these flags, which `read` takes again."""
-    document: dict[str, Any] = {"$schema": SCHEMA, "flags": {flag.key: flag.definition for flag in flags}}
+def document_of(
+    flags: Sequence[wire.Flag], evaluators: dict[str, Any], metadata: dict[str, Any], bucketing: str = "v3"
+) -> dict[str, Any]:
+    """The flagd document of these flags, which `read` takes again: prerequisites are rules in it, kills are not (P7)."""
+    derivation = Derivation({flag.key: Written(flag=flag) for flag in flags}, evaluators, bucketing)
+    document: dict[str, Any] = {"$schema": SCHEMA, "flags": {flag.key: derivation.flag(flag.key).definition for flag in flags}}
     if evaluators:
         document["$evaluators"] = evaluators
     if metadata:
@@ -140,4 +144,4 @@ def _checked(_: dict[str, Any]) -> list[wire.Fault]:
 def _with_definition(held: wire.Flag, flag: wire.Flag) -> wire.Flag:
     variants = flag.definition.get("variants", {})
     off_variant = held.off_variant if held.off_variant in variants else flag.off_variant
-    return msgspec.structs.replace(held, definition=flag.definition, off_variant=off_variant)
+    return msgspec.structs.replace(held, definition=as_written(held, flag.definition), off_variant=off_variant)

@@ -37,11 +37,11 @@ def killed_definition(definition: dict[str, Any], off_variant: str) -> dict[str,
 
 
 def effective(
-    flag: wire.Flag, epoch: int, kills: Sequence[wire.Kill], definition: dict[str, Any] | None = None
+    flag: wire.Flag, epoch: int, kills: Sequence[wire.Kill], definition: dict[str, Any] | None = None, *, laid: int = 0
 ) -> wire.SnapshotFlag:
     """The flag as it is evaluated, with its standing kills. The kill's own off variant wins over a later edit's (P4).
 
-    `definition` stands for the flag's own, where its prerequisites have been laid.
+    `definition` stands for the flag's own, where its prerequisites have been laid: the first `laid` steps of its `if`.
     """
     kill = unscoped(kills)
     return wire.SnapshotFlag(
@@ -53,4 +53,5 @@ def effective(
         effect_attributes=flag.effect_attributes,
         on_unreachable=flag.on_unreachable,
         services=flag.services,
+        laid=laid if kill is None else 0,
     )

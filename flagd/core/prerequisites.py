@@ -3,6 +3,7 @@
 Derived whenever an environment is loaded and never stored: what a prerequisite serves now, its kills included, stands in the
 definitions of all that depend on it from the very revision that changed it. Who fails one gets the flag's off variant. A
 prerequisite that is disabled serves nothing, so nobody passes it; one that is missing or cannot be repeated counts the same.
+Where nobody passes, the rule is a constant, its name, so that an explanation can tell which flag is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from rescind.evaluation.limits import DEPTH_MAX, FLAG_NODES_MAX, FLAG_SIZE_MAX
 from rescind.evaluation.measure import measure
 
 from flagd.core.overlay import effective
-from flagd.core.plain import otherwise, plain_definition
+from flagd.core.plain import plain_definition
 from flagd.core.repeat import Repeat, Unrepeatable
 from flagd.core.ruleform import NAME_LENGTH_MAX
 
@@ -51,7 +52,9 @@ class Derivation:
         made = self._made.get(key)
         if made is None:
             written = self._flags[key]
-            made = self._made[key] = effective(written.flag, written.epoch, written.kills, self._definition(written.flag))
+            steps = self._steps(written.flag)
+            made = effective(written.flag, written.epoch, written.kills, behind(written.flag, steps), laid=len(steps))
+            self._made[key] = made
         return made
 
     def serves(self, key: str, variant: str) -> Any:
@@ -74,12 +77,12 @@ class Derivation:
         repeat = Repeat(key, self._evaluators, self._generation)
         return repeat.decides(definition.get("targeting") or None, variant, definition.get("defaultVariant"))
 
-    def _definition(self, flag: wire.Flag) -> dict[str, Any]:
+    def _steps(self, flag: wire.Flag) -> list[Any]:
         if not flag.prerequisites or flag.definition.get("state") != "ENABLED":
-            return flag.definition
+            return []
         self._chain.append(flag.key)
         try:
-            return laid(flag, [(one, self._or_nobody(one)) for one in flag.prerequisites])
+            return steps_of(flag, [(one, self._or_nobody(one)) for one in flag.prerequisites])
         finally:
             self._chain.pop()
 
@@ -90,18 +93,53 @@ class Derivation:
             return False
 
 
-def laid(flag: wire.Flag, conditions: Sequence[tuple[wire.Prerequisite, Any]]) -> dict[str, Any]:
-    """The flag's definition behind its prerequisites, each with the rule that is true where it holds."""
-    if any(condition is False for _, condition in conditions):
-        shut = {name: value for name, value in flag.definition.items() if name != "targeting"}
-        return {**shut, "defaultVariant": flag.off_variant}
+def steps_of(flag: wire.Flag, conditions: Sequence[tuple[wire.Prerequisite, Any]]) -> list[Any]:
+    """What prerequisites lay before the flag's own rules, each with the rule that is true where it holds: tests and values."""
+    shut = next((prerequisite for prerequisite, condition in conditions if condition is False), None)
+    if shut is not None:
+        return [_name(shut), flag.off_variant]
     steps: list[Any] = []
     for prerequisite, condition in conditions:
         if condition is not True:
             steps += [{"and": [_name(prerequisite), {"!": [condition]}]}, flag.off_variant]
+    return steps
+
+
+def behind(flag: wire.Flag, steps: Sequence[Any]) -> dict[str, Any]:
+    """The flag's definition behind these steps. Whatever was written can be told from them: see `as_written`."""
     if not steps:
         return flag.definition
-    return {**flag.definition, "targeting": {"if": [*steps, *otherwise(flag.definition.get("targeting"))]}}
+    match flag.definition.get("targeting"):
+        case {"if": [_, _, *_] as own, **others} if not others:
+            return {**flag.definition, "targeting": {"if": [*steps, *own]}}
+        case targeting:
+            return {**flag.definition, "targeting": {"if": [*steps, *([targeting] if targeting else [])]}}
+
+
+def as_written(flag: wire.Flag, definition: dict[str, Any]) -> dict[str, Any]:
+    """A definition from a document without the steps that the flag's own prerequisites lay in it: an export, coming back."""
+    match definition.get("targeting"):
+        case {"if": [*steps], **others} if not others:
+            count = 2 * _laid_in(flag, steps)
+        case _:
+            return definition
+    if not count:
+        return definition
+    bare = {name: value for name, value in definition.items() if name != "targeting"}
+    if len(steps) > count:
+        return {**bare, "targeting": steps[count] if len(steps) == count + 1 else {"if": steps[count:]}}
+    held = flag.definition.get("targeting", True)
+    return bare if held else {**bare, "targeting": held}
+
+
+def _laid_in(flag: wire.Flag, steps: Sequence[Any]) -> int:
+    """How many of the flag's prerequisites, in their order, have a rule at the beginning of these."""
+    count = 0
+    for name in map(_name, flag.prerequisites):
+        match steps[2 * count : 2 * count + 2]:
+            case [str(test) | {"and": [str(test), {"!": [_]}]}, flag.off_variant] if test == name:
+                count += 1
+    return count
 
 
 def _name(prerequisite: wire.Prerequisite) -> str:

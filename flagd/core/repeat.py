@@ -71,6 +71,9 @@ class Repeat:
     def _chain(self, given: list[Any], variant: str, default: str | None) -> Any:
         steps: list[Any] = []
         for index in range(0, len(given) - 1, 2):
+            if isinstance(given[index], str) and given[index]:  # a name alone: this far, and for everyone
+                given = given[index + 1 : index + 2]
+                break
             steps += [self.same(given[index]), self.decides(given[index + 1], variant, default)]
         steps.append(self.decides(given[-1] if len(given) % 2 else None, variant, default))
         if all(result is False for result in [*steps[1::2], steps[-1]]):

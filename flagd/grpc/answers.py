@@ -23,7 +23,6 @@ KINDS: Final = {"Boolean": "boolean", "String": "string", "Float": "float", "Int
 STATUSES: Final = {
     ErrorCode.FLAG_NOT_FOUND: StatusCode.NOT_FOUND,
     ErrorCode.TYPE_MISMATCH: StatusCode.INVALID_ARGUMENT,
-    ErrorCode.TARGETING_KEY_MISSING: StatusCode.INVALID_ARGUMENT,
     ErrorCode.PARSE_ERROR: StatusCode.DATA_LOSS,
     ErrorCode.GENERAL: StatusCode.UNKNOWN,
 }

@@ -6,8 +6,10 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response
+from msgspec import Struct
 from rescind import wire
 
+from flagd.core import documents
 from flagd.core.documents import REASON_LENGTH_MAX
 from flagd.core.ruleform import rules_of
 from flagd.errors import refused
@@ -15,6 +17,7 @@ from flagd.service import FlagView
 from flagd.store_schedules import Rollout, Schedule
 from runtime.errors import Code
 from runtime.problem import Problem
+from runtime.storable import nul_faults
 
 MESSAGEPACK = "application/msgpack"
 AnyRequest = Request[Any, Any, Any]
@@ -31,13 +34,19 @@ async def read(request: AnyRequest) -> Any:
         raise Problem(400, Code.INVALID, "Malformed", f"The body cannot be read: {detail}.") from None
 
 
-async def read_object(request: AnyRequest) -> dict[str, Any]:
-    """The body, which is an object; an empty body is an empty one. Raises `Problem` 400 or 422."""
-    if not await request.body():
+async def read_object(request: AnyRequest, *, is_kept: bool = True) -> dict[str, Any]:
+    """The body, which is an object; an empty body is an empty one. Raises `Problem` 400 or 422.
+
+    `is_kept`: something of it will be stored, so that no text in it may hold a NUL.
+    """
+    body = await request.body()
+    if not body:
         return {}
     document = await read(request)
     if not isinstance(document, dict):
         raise refused([wire.Fault(pointer="", code="wrong_type", detail="the body is an object")])
+    if is_kept and (faults := nul_faults(document, body)):
+        raise refused([wire.Fault(pointer=one.pointer, code=one.code, detail=one.detail) for one in faults])
     return document
 
 
@@ -54,6 +63,27 @@ def reason_of(text: str | None) -> str | None:
         detail = f"a reason is a text of at most {REASON_LENGTH_MAX} characters"
         raise refused([wire.Fault(pointer="/reason", code="wrong_type", detail=detail)])
     return text
+
+
+class Ending(Struct, frozen=True, kw_only=True):
+    """What a request to delete or stop something says."""
+
+    reason: str | None
+    expected_revision: wire.Revision | None = None
+
+
+async def read_ending(request: AnyRequest, reason: str | None, *, revised: bool = False) -> Ending:
+    """The body `{"reason": "..."}`, or the query's `reason` where it has none; with `expected_revision` for what is `revised`.
+
+    Raises `Problem` 400 or 422 with every fault.
+    """
+    body = await read_object(request)
+    known = ("reason", "expected_revision") if revised else ("reason",)
+    told, faults = documents.read_reason(body)
+    expected, unread = documents.read_revision(body) if revised else (None, [])
+    if faults := [*faults, *unread, *documents.unknown_fields(body, dict.fromkeys(known), "")]:
+        raise refused(faults)
+    return Ending(reason=told or reason_of(reason), expected_revision=expected)
 
 
 def flag_body(view: FlagView) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rescind import wire
 
 from flagd.core import changes, documents, ruleread
 from flagd.errors import Code, refused, unknown_flag
-from flagd.http.bodies import AnyRequest, answer, flag_body, read_object, reason_of
+from flagd.http.bodies import AnyRequest, answer, flag_body, read_ending, read_object
 from flagd.http.gate import require_any
 from flagd.service import FlagService
 from runtime.problem import Problem
@@ -119,15 +119,12 @@ class FlagController(Controller):
     ) -> Response[bytes]:
         """Take a flag out of service. Its key is never given to another."""
         require_any(principal, WRITE, environment)
-        body = await read_object(request)
-        told, faults = documents.read_reason(body)
-        if faults:
-            raise refused(faults)
+        ending = await read_ending(request, reason)
         revision = await service.apply(
             environment,
             [changes.Archive(key=_key(key))],
             actor=principal.name,
-            reason=told or reason_of(reason),
+            reason=ending.reason,
             expected_flags=_if_match(request, key),
         )
         return answer(request, {"revision": str(revision)})

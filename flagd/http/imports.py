@@ -62,6 +62,7 @@ class ImportController(Controller):
         principal: NamedDependency[Principal],
         effective: FromQuery[bool] = False,
     ) -> Response[bytes]:
-        """The flags in flagd's own format: as they were written, or (`?effective=true`) as they are served now."""
+        """The flags in flagd's own format: as they were written, prerequisites as rules, or
+        (`?effective=true`) as they are served now, kills too."""
         require_any(principal, READ, environment)
         return answer(request, await imports.export(environment, effective=effective))

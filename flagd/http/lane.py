@@ -5,9 +5,8 @@ from __future__ import annotations
 import msgspec
 from rescind import wire
 
-from flagd.http.flags import READ
 from flagd.http.routes import OnAcknowledged
-from flagd.instances import Instances, faults_of
+from flagd.instances import BEAT, Instances, faults_of, heard
 from flagd.replica import Replicas
 from flagd.snapshots import HEARTBEAT_SECONDS
 from runtime.lane import Route, read
@@ -25,7 +24,7 @@ def routes(replicas: Replicas, instances: Instances, on_acknowledged: OnAcknowle
             return None
         await instances.beat(environment, one)
         if one.begun is not None and on_acknowledged is not None:
-            await on_acknowledged(environment, one)
+            await on_acknowledged(environment, heard(one, principal, environment))
         return wire.InstanceBeatAnswer(revision=replica.revision, interval_seconds=HEARTBEAT_SECONDS)
 
-    return {"heartbeats": Route(tuple(READ), beat)}
+    return {"heartbeats": Route((BEAT,), beat)}

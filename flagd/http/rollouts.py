@@ -10,7 +10,7 @@ from rescind import wire
 from flagd.core import documents
 from flagd.core.rollout import read_steps
 from flagd.errors import refused, unknown_flag
-from flagd.http.bodies import AnyRequest, answer, read_object, reason_of, rollout_body
+from flagd.http.bodies import AnyRequest, answer, read_ending, read_object, rollout_body
 from flagd.http.flags import READ, WRITE
 from flagd.http.gate import require_any
 from flagd.rollouts import Rollouts
@@ -76,10 +76,8 @@ class RolloutController(Controller):
     ) -> Response[bytes]:
         """No further step. The flag stays as it is: to take the variant back, kill the flag or write it."""
         require_any(principal, WRITE, environment)
-        told, faults = documents.read_reason(await read_object(request))
-        if faults:
-            raise refused(faults)
-        stopped = await rollouts.stop(environment, _key(key), actor=principal.name, reason=told or reason_of(reason))
+        ending = await read_ending(request, reason)
+        stopped = await rollouts.stop(environment, _key(key), actor=principal.name, reason=ending.reason)
         return answer(request, rollout_body(stopped))
 
 

@@ -14,6 +14,7 @@ from rescind import wire
 from flagd.errors import refused
 from flagd.http.bodies import AnyRequest, answer, read
 from flagd.http.environments import EnvironmentController
+from flagd.http.explain import ExplainController
 from flagd.http.flags import LIMIT_MAX, READ, ChangeController, FlagController, KillOperation, KillOperations
 from flagd.http.gate import BODY_MAX, require_any
 from flagd.http.imports import ImportController
@@ -21,7 +22,7 @@ from flagd.http.rollouts import RolloutController
 from flagd.http.schedules import ScheduleController
 from flagd.http.segments import SegmentController
 from flagd.imports import Imports
-from flagd.instances import Instances, faults_of
+from flagd.instances import BEAT, Instances, faults_of, heard
 from flagd.replica import Replicas
 from flagd.rollouts import Rollouts
 from flagd.schedules import Schedules
@@ -31,7 +32,7 @@ from runtime.problem import fault_of
 from runtime.tokens import Principal, Verifier, bearer
 
 OnAcknowledged = Callable[[str, wire.InstanceBeat], Awaitable[object]]
-"""Called with each acknowledgement that lists the effects begun, before it is answered."""
+"""Called with each acknowledgement of a kill, before it is answered; `begun` is null from one who may admit no effects."""
 
 
 class Acknowledged:
@@ -64,6 +65,7 @@ def build(
         route_handlers=[
             EnvironmentController,
             FlagController,
+            ExplainController,
             ChangeController,
             SegmentController,
             ScheduleController,
@@ -102,13 +104,16 @@ class InstanceController(Controller):
         acknowledged: NamedDependency[Acknowledged],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
-        """Which revision an instance has applied; at once after a kill, with the effects it has begun."""
-        require_any(principal, READ, environment)
+        """Which revision an instance has applied; at once after a kill, with the effects it has begun.
+
+        Needs the scope `evaluate`. `begun` is heard from one who has `effects` too: it gives permissions back.
+        """
+        require_any(principal, (BEAT,), environment)
         replica = await replicas.get(environment)
         beat = _beat(await read(request))
         await instances.beat(environment, beat)
         if beat.begun is not None and acknowledged.tell is not None:
-            await acknowledged.tell(environment, beat)
+            await acknowledged.tell(environment, heard(beat, principal, environment))
         told = wire.InstanceBeatAnswer(revision=replica.revision, interval_seconds=HEARTBEAT_SECONDS)
         return answer(request, told)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,11 +15,12 @@ from rescind import wire
 
 from flagd.core import documents
 from flagd.errors import refused, unknown_schedule
-from flagd.http.bodies import AnyRequest, answer, read_object, reason_of, schedule_body
+from flagd.http.bodies import AnyRequest, answer, read_ending, read_object, schedule_body
 from flagd.http.flags import READ, WRITE
 from flagd.http.gate import require_any
 from flagd.schedules import Schedules
 from flagd.service import FlagService
+from runtime.storable import is_storable
 from runtime.tokens import Principal
 
 LIMIT_MAX = 500
@@ -106,10 +107,8 @@ class ScheduleController(Controller):
     ) -> Response[bytes]:
         """It will not be applied. 409 where it was decided before."""
         require_any(principal, WRITE, environment)
-        told, faults = documents.read_reason(await read_object(request))
-        if faults:
-            raise refused(faults)
-        ended = await schedules.cancel(environment, _identity(identity), actor=principal.name, reason=told or reason_of(reason))
+        ending = await read_ending(request, reason)
+        ended = await schedules.cancel(environment, _identity(identity), actor=principal.name, reason=ending.reason)
         return answer(request, schedule_body(ended))
 
 
@@ -122,14 +121,20 @@ def read_instant(body: Mapping[str, Any]) -> tuple[datetime | None, float | None
         if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds <= 10**9:
             return None, float(seconds), []
         return None, None, [wire.Fault(pointer="/in_seconds", code="wrong_type", detail="`in_seconds` is a number, 0 or more")]
-    try:
-        instant = msgspec.convert(at, type=datetime)
-    except msgspec.ValidationError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
-        detail = "`at` is an instant with its offset (RFC 3339): 2026-11-24T09:00:00Z"
+    instant = _instant(at)
+    if instant is None or not is_storable(instant):
+        detail = "`at` is an instant with its offset (RFC 3339), not before 1970: 2026-11-24T09:00:00Z"
         return None, None, [wire.Fault(pointer="/at", code="wrong_type", detail=detail)]
     return instant, None, []
+
+
+def _instant(at: Any) -> datetime | None:
+    """In UTC; None for what is no instant, or none that UTC can say."""
+    try:
+        instant = msgspec.convert(at, type=datetime)
+        return None if instant.tzinfo is None else instant.astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):
+        return None
 
 
 def _identity(text: str) -> UUID:

@@ -10,7 +10,7 @@ from litestar.params import FromPath, FromQuery
 
 from flagd.core import changes, documents, segments
 from flagd.errors import refused, unknown_segment
-from flagd.http.bodies import AnyRequest, answer, read_object, reason_of
+from flagd.http.bodies import AnyRequest, answer, read_ending, read_object
 from flagd.http.flags import READ, WRITE
 from flagd.http.gate import require_any
 from flagd.service import FlagService, Segments
@@ -96,12 +96,7 @@ class SegmentController(Controller):
     ) -> Response[bytes]:
         """Take a segment away. Refused while a flag refers to it: every one is named."""
         require_any(principal, WRITE, environment)
-        body = await read_object(request)
-        told, faults = documents.read_reason(body)
-        expected, unread = documents.read_revision(body)
-        faults = [*faults, *unread, *documents.unknown_fields(body, dict.fromkeys(("reason", "expected_revision")), "")]
-        if faults:
-            raise refused(faults)
+        ending = await read_ending(request, reason, revised=True)
         held = await service.segments(environment)
         if name not in held.rules:
             raise unknown_segment(name, held.rules)
@@ -109,8 +104,8 @@ class SegmentController(Controller):
             environment,
             [changes.DeleteSegment(name=name)],
             actor=principal.name,
-            reason=told or reason_of(reason),
-            expected_revision=expected,
+            reason=ending.reason,
+            expected_revision=ending.expected_revision,
             pointers=["/name"],
         )
         return answer(request, {"revision": str(revision)})

@@ -15,13 +15,15 @@ HEADERS: list[Header] = [
 ]
 
 
-async def pour(subscription: Subscription, first: bytes, frame_of: Callable[[Event], bytes | None], send: Send) -> None:
+async def pour(
+    subscription: Subscription, first: bytes, frame_of: Callable[[Event], bytes | None], send: Send, *more: Header
+) -> None:
     """Everything a stream is sent, until it ends; one that is too slow to take it is cut off where it stands."""
     writer = asyncio.current_task()
     assert writer is not None
     subscription.on_slow = writer.cancel
     try:
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *more]})
         await send({"type": "http.response.body", "body": first, "more_body": True})
         async for event in subscription:
             frame = frame_of(event)

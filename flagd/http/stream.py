@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 from urllib.parse import parse_qs, unquote
 
@@ -88,7 +89,8 @@ class StreamApp:
         leaving = asyncio.create_task(until_gone(receive, subscription), name="flagd.stream.leaving")
         followed = _Followed(replica)
         try:
-            await pour(subscription, followed.first(gate.text_header(scope, b"last-event-id")), followed.frame_of, send)
+            first = followed.first(gate.text_header(scope, b"last-event-id"))
+            await pour(subscription, first, followed.frame_of, send, _age(replica))
         finally:
             leaving.cancel()
             replica.leave(subscription)
@@ -126,6 +128,11 @@ def due(event: Event, sent: wire.Revision, replica: Replica) -> Event | None:
     return event if event.previous in (None, sent) else replica.event
 
 
+def _age(replica: Replica) -> Header:
+    """How many seconds ago this server last knew that there is no later revision (RFC 9111, 5.1)."""
+    return b"age", b"%d" % math.ceil(replica.age_seconds)
+
+
 def _instance(scope: Scope) -> str:
     named = _query(scope, "instance")
     return named if len(named) <= TEXT_MAX else ""
@@ -138,7 +145,7 @@ def _query(scope: Scope, name: str) -> str:
 
 async def _snapshot(replica: Replica, scope: Scope, send: Send) -> None:
     etag = f'"{replica.revision}"'
-    headers: list[Header] = [(b"etag", etag.encode()), (b"cache-control", b"no-cache")]
+    headers: list[Header] = [(b"etag", etag.encode()), (b"cache-control", b"no-cache"), _age(replica)]
     asked = gate.text_header(scope, b"if-none-match") or ""
     if any(tag.strip().removeprefix("W/") in (etag, "*") for tag in asked.split(",")):
         await send({"type": "http.response.start", "status": 304, "headers": headers})

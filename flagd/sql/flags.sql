@@ -8,7 +8,7 @@ INSERT INTO flagd.environments (name) VALUES ($1) ON CONFLICT (name) DO NOTHING 
 
 -- name: lock_environment
 -- `told_revision`: the newest of this generation that an instance has acknowledged (P2).
-SELECT e.generation, e.revision, e.evaluators, e.metadata, e.bucketing, coalesce((
+SELECT e.generation, e.revision, e.evaluators, e.metadata, e.bucketing, e.recovering_since IS NOT NULL AS is_recovering, coalesce((
     SELECT max(i.revision) FROM flagd.instances AS i WHERE i.environment = e.name AND i.generation = e.generation
 ), 0) AS told_revision
 FROM flagd.environments AS e WHERE e.name = $1 FOR UPDATE;
@@ -61,6 +61,9 @@ SELECT pg_notify('rescind_revision', $1 || ' ' || $2 || ' ' || $3);
 -- name: heads
 SELECT e.name, e.generation, e.revision FROM flagd.environments AS e;
 
+-- name: recovering
+SELECT e.name FROM flagd.environments AS e WHERE e.recovering_since IS NOT NULL;
+
 -- name: list_flags
 SELECT f.key, f.document::text AS document, f.epoch, f.changed_generation, f.changed_revision, f.created_at, f.archived_at
 FROM flagd.flags AS f
@@ -74,7 +77,7 @@ FROM flagd.flags AS f WHERE f.environment = $1 AND f.key = $2;
 SELECT f.key FROM flagd.flags AS f WHERE f.environment = $1 AND f.archived_at IS NULL ORDER BY f.key LIMIT 10000;
 
 -- name: environment_document
-SELECT e.generation, e.revision, e.evaluators, e.metadata, e.bucketing, coalesce((
+SELECT e.generation, e.revision, e.evaluators, e.metadata, e.bucketing, e.recovering_since IS NOT NULL AS is_recovering, coalesce((
     SELECT max(i.revision) FROM flagd.instances AS i WHERE i.environment = e.name AND i.generation = e.generation
 ), 0) AS told_revision
 FROM flagd.environments AS e WHERE e.name = $1;

@@ -4,12 +4,14 @@
 WITH beats AS (
     SELECT b.* FROM json_to_recordset($1::json) AS b (
         environment text, instance text, service text, generation bigint, revision bigint, how text,
-        sdk_version text, service_version text, signing_off boolean
+        sdk_version text, service_version text, signing_off boolean, obeys_staleness boolean
     )
 )
-INSERT INTO flagd.instances AS i (environment, id, service, sdk_version, service_version, generation, revision, how, signed_off_at)
+INSERT INTO flagd.instances AS i (
+    environment, id, service, sdk_version, service_version, generation, revision, how, signed_off_at, obeys_staleness
+)
 SELECT b.environment, b.instance, b.service, b.sdk_version, b.service_version, b.generation, b.revision, b.how,
-    CASE WHEN b.signing_off THEN clock_timestamp() END
+    CASE WHEN b.signing_off THEN clock_timestamp() END, coalesce(b.obeys_staleness, false)
 FROM beats AS b INNER JOIN flagd.environments AS e ON e.name = b.environment
 ORDER BY b.environment, b.instance
 ON CONFLICT (environment, id) DO UPDATE SET
@@ -23,7 +25,8 @@ ON CONFLICT (environment, id) DO UPDATE SET
         WHEN excluded.generation < i.generation THEN i.revision
         ELSE greatest(i.revision, excluded.revision)
     END,
-    seen_at = clock_timestamp(), signed_off_at = excluded.signed_off_at;
+    seen_at = clock_timestamp(), signed_off_at = excluded.signed_off_at,
+    obeys_staleness = excluded.obeys_staleness;
 
 -- name: acknowledge
 -- Every standing kill that the instance has reached and not yet acknowledged.

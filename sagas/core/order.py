@@ -1,9 +1,9 @@
 """Which compensations may begin: P14, one per subject, and within what the paces allow. Pure.
 
-Within one saga instance the reverse of actual completion: a compensation is blocked while another unfinished one, or an effect
-whose outcome is not known yet, stands later in an instance that it stands in. A merged one stands in several instances at once,
-in each where the latest of its effects there was completed. Two merged ones can block each other in a circle; it is opened at
-a merged one, a notice and never money (docs/decisions/0004).
+Within one saga instance the reverse of actual completion, whichever rollbacks undo it: a compensation is blocked while another
+unfinished one, or an effect whose outcome is not known yet, stands later in an instance that it stands in. A merged one stands
+in several instances at once, in each where the latest of its effects there was completed. Two merged ones can block each other
+in a circle; it is opened at a merged one, a notice and never money (docs/decisions/0004, 0019).
 """
 
 from __future__ import annotations

@@ -134,10 +134,14 @@ async def check_connections(connection: asyncpg.Connection, environment: str, de
 async def missing_connections(connection: asyncpg.Connection, environment: str, definition: Definition) -> list[Fault]:
     """Connections that the definition names and that are not set up yet: until they are, its effects wait for a person."""
     return [
-        Fault(pointer=at, detail=f"there is no connection {compensation.connection!r} yet", code="unknown_connection")
+        Fault(pointer=at, detail=_not_yet(compensation.connection), code="unknown_connection")
         for at, compensation in _reaching_out(definition)
         if await connections.get(connection, environment, compensation.connection) is None
     ]
+
+
+def _not_yet(name: str) -> str:
+    return f"there is no connection {name!r} yet: rescind connections set {name}"
 
 
 def _reaching_out(definition: Definition) -> Iterator[tuple[str, Refund | Email | Webhook]]:
@@ -161,7 +165,9 @@ def _check(compensation: Compensation, found: connections.Connection | None, own
     moves_money = isinstance(compensation, Refund)
     name = getattr(compensation, "connection", "")
     if found is None:
-        detail = f"there is no connection {name!r}, and what moves money needs one granted to it"
+        detail = (
+            f"there is no connection {name!r}, and what moves money needs one granted to it: rescind connections set {name}"
+        )
         return [Fault(pointer=at, detail=detail, code="unknown_connection")] if moves_money else []
     wanted, word = _TYPES[type(compensation)]
     if not isinstance(found, wanted):

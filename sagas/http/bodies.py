@@ -11,6 +11,7 @@ from rescind.wire import Fault
 
 from runtime.errors import Code
 from runtime.problem import Problem, fault_of
+from runtime.storable import nul_faults
 
 MESSAGEPACK = "application/msgpack"
 BODY_BYTES_MAX = 8 * 1024 * 1024
@@ -39,6 +40,8 @@ async def read(request: AnyRequest, kind: type[T]) -> T:
 async def read_document(request: AnyRequest, *wrappers: str) -> tuple[dict[str, Any], str | None]:
     """A document and the reason of its writer: bare with `?reason=`, or as `{"<wrapper>": {...}, "reason": "..."}`."""
     body = await read(request, dict[str, Any])
+    if faults := nul_faults(body, await request.body()):
+        raise refused([Fault(pointer=one.pointer, code=one.code, detail=one.detail) for one in faults])
     for wrapper in wrappers:
         if isinstance(body.get(wrapper), dict) and not body.keys() - {wrapper, "reason"}:
             return body[wrapper], reason_of(body.get("reason", request.query_params.get("reason")))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+
+import msgspec
 from litestar import Controller, Response, delete, get, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath
@@ -14,6 +18,7 @@ from runtime.problem import Problem, suggest
 from runtime.tokens import ADMIN, Principal
 from sagas import connections
 from sagas.http.bodies import AnyRequest, answer, read_document, reason_of, refused
+from sagas.http.environments import Environments
 
 NAME_MAX = 128
 
@@ -62,10 +67,12 @@ class ConnectionController(Controller):
         environment: FromPath[str],
         name: FromPath[str],
         pg: NamedDependency[Postgres],
+        environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
         """Replaces what stands under this name."""
         principal.require(ADMIN, environment)
+        await environments.require(environment)
         document, reason = await read_document(request, "connection", "document")
         parsed, faults = connections.parse(document)
         if not connections.is_name(name):
@@ -75,7 +82,8 @@ class ConnectionController(Controller):
         async with pg.transaction() as connection:
             row = await connections.put(connection, environment, name, parsed, actor=principal.name)
             await _audit(connection, principal, "connection.put", environment, name, reason)
-        return answer(request, row)
+        told = await asyncio.to_thread(connections.warnings, parsed, os.environ)
+        return answer(request, msgspec.structs.replace(row, warnings=told))
 
     @delete("/{name:str}", status_code=200, summary="Remove a connection")
     async def delete_connection(
@@ -84,10 +92,12 @@ class ConnectionController(Controller):
         environment: FromPath[str],
         name: FromPath[str],
         pg: NamedDependency[Postgres],
+        environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
         """Compensations that need it wait for a person from now on."""
         principal.require(ADMIN, environment)
+        await environments.require(environment)
         reason = reason_of(request.query_params.get("reason"))
         async with pg.transaction() as connection:
             if not await connections.delete(connection, environment, name):

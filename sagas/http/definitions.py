@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Controller, Response, get, put
@@ -18,6 +19,7 @@ from sagas.definitions import Definition, parse, semantics_hash
 from sagas.definitions import store as definitions
 from sagas.definitions.store import Stored
 from sagas.http.bodies import LIMIT_MAX, AnyRequest, answer, read_document, refused
+from sagas.http.environments import Environments
 
 
 class DefinitionController(Controller):
@@ -69,11 +71,13 @@ class DefinitionController(Controller):
         name: FromPath[str],
         version: FromPath[str],
         pg: NamedDependency[Postgres],
+        environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
         dry_run: FromQuery[bool] = False,
     ) -> Response[bytes]:
         """The same version with other semantics is 409; retry, timeout and pace may be tuned. `dry_run` only checks."""
         principal.require(f"define:{name}", environment)
+        await environments.require(environment)
         return await _write(request, pg, principal, environment, {"saga": name, "version": version}, dry_run=dry_run)
 
     @get("/kinds/{name:str}/versions/{version:str}", summary="Read a loose kind's definition")
@@ -98,17 +102,30 @@ class DefinitionController(Controller):
         name: FromPath[str],
         version: FromPath[str],
         pg: NamedDependency[Postgres],
+        environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
         dry_run: FromQuery[bool] = False,
     ) -> Response[bytes]:
         """As for sagas."""
         principal.require(f"define:{name}", environment)
+        await environments.require(environment)
         return await _write(request, pg, principal, environment, {"kind": name, "version": version}, dry_run=dry_run)
 
 
 def _require_sight(principal: Principal, environment: str, name: str) -> None:
     if not principal.allows(f"define:{name}", environment) and not principal.allows(f"work:{name}", environment):
         principal.require("read", environment)
+
+
+async def _missing_too(
+    connection: Connection, environment: str, definition: Definition, faults: Sequence[Fault]
+) -> list[Fault]:
+    """Of a definition that is refused for a connection: the others that are missing, so that all are set up at once."""
+    if not any(fault.code == "unknown_connection" for fault in faults):
+        return []
+    named = {fault.pointer for fault in faults}
+    missing = await definitions.missing_connections(connection, environment, definition)
+    return [fault for fault in missing if fault.pointer not in named]
 
 
 async def _write(
@@ -128,6 +145,7 @@ async def _write(
     async with pg.transaction() as connection:
         if definition is not None:
             faults += await definitions.check_connections(connection, environment, definition)
+            faults += await _missing_too(connection, environment, definition, faults)
         if faults or definition is None:
             raise refused(faults, "The definition has faults")
         if dry_run:

@@ -11,10 +11,11 @@ from sagas.http.bodies import BODY_BYTES_MAX, AnyRequest
 from sagas.http.connections import ConnectionController
 from sagas.http.definitions import DefinitionController
 from sagas.http.effects import EffectController
+from sagas.http.environments import Environments
 from sagas.ledger import Ledger
 
 
-def build(*, pg: Postgres, ledger: Ledger, verifier: Verifier) -> Router:
+def build(*, pg: Postgres, ledger: Ledger, verifier: Verifier, environments: Environments) -> Router:
     """A router for the composition root."""
 
     async def principal(request: AnyRequest) -> Principal:
@@ -28,5 +29,6 @@ def build(*, pg: Postgres, ledger: Ledger, verifier: Verifier) -> Router:
             "principal": Provide(principal),
             "pg": Provide(lambda: pg, sync_to_thread=False),
             "ledger": Provide(lambda: ledger, sync_to_thread=False),
+            "environments": Provide(lambda: environments, sync_to_thread=False),
         },
     )

@@ -7,8 +7,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from rescind.wire import TaskClaim, TaskHeartbeat, TaskReportRequest
 
+from runtime.right import Right
 from runtime.tokens import Principal
 from sagas.http.bodies import AnyRequest, answer, read
+from sagas.http.environments import Environments
 from sagas.tasks import TaskService
 
 
@@ -24,10 +26,16 @@ class TaskController(Controller):
         request: AnyRequest,
         environment: FromPath[str],
         tasks: NamedDependency[TaskService],
+        environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
+        right: NamedDependency[Right],
     ) -> Response[bytes]:
-        """Up to `limit` tasks, each with its lease; waits up to `wait_seconds` for the first. Empty when there is none."""
-        return answer(request, await tasks.claim(environment, await read(request, TaskClaim), principal))
+        """Up to `limit` tasks, each with its lease; waits up to `wait_seconds` for the first. Empty when there is none.
+
+        A saga that was not registered meanwhile is 404.
+        """
+        await environments.require(environment)
+        return answer(request, await tasks.claim(environment, await read(request, TaskClaim), principal, right))
 
     @post("/tasks:report", status_code=200, summary="Report how tasks ended")
     async def report(

@@ -11,7 +11,7 @@ after a lost reply is known and answered with the same permission.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from asyncpg import Connection
 from rescind.wire import AdmitAnswer, AdmitRequest, AdmitResult, Fault, ReportAnswer, ReportRequest, ReportResult, Revision
@@ -35,6 +35,7 @@ from sagas.ledger.reports import Reports, effect_of
 BATCH_MAX = 256
 WRITERS = 2
 INSTANCE_MAX = 256
+ExpectOpen = Callable[[str], Awaitable[None]]
 
 
 class Ledger:
@@ -49,7 +50,10 @@ class Ledger:
         writers: int = WRITERS,
         admission: Admission | None = None,
         reports: Reports | None = None,
+        expect_open: ExpectOpen | None = None,
     ) -> None:
+        """`expect_open` raises where an environment takes no effects now."""
+        self._expect_open = expect_open
         self._pg = pg
         self._clock = clock
         self._entropy = entropy
@@ -87,6 +91,8 @@ class Ledger:
         """
         principal.require("effects", environment)
         _limit(len(request.effects))
+        if self._expect_open is not None:
+            await self._expect_open(environment)
         results: list[AdmitResult | None] = []
         asks: list[Ask] = []
         for document in request.effects:

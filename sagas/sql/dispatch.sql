@@ -49,9 +49,10 @@ ORDER BY c.position DESC, c.id DESC
 LIMIT $4
 
 -- name: stands
--- Everything unfinished in the saga instances in which these compensations stand; from the few to their neighbours, by index.
+-- Everything unfinished in the saga instances in which these compensations stand, whichever rollback undoes it (P14); from the
+-- few to their neighbours, by index.
 WITH places AS MATERIALIZED (
-    SELECT DISTINCT d.environment, d.saga, d.saga_instance, d.rollback_id
+    SELECT DISTINCT d.environment, d.saga, d.saga_instance
     FROM sagas.dispositions AS d
     WHERE d.compensation_id = ANY($1::uuid []) AND d.saga_instance IS NOT NULL
 )
@@ -61,7 +62,7 @@ CROSS JOIN LATERAL (
     SELECT x.saga, x.saga_instance, x.position, x.compensation_id
     FROM sagas.dispositions AS x
     WHERE x.environment = p.environment AND x.saga = p.saga AND x.saga_instance = p.saga_instance
-        AND x.rollback_id = p.rollback_id AND x.state = 'pending'
+        AND x.state = 'pending'
     OFFSET 0
 ) AS o
 
@@ -190,6 +191,28 @@ SELECT NOT EXISTS (SELECT FROM sagas.compensations AS c
     AND NOT EXISTS (SELECT FROM sagas.dispositions AS d WHERE d.rollback_id = $2 AND d.judge_at IS NOT NULL)
     AND NOT EXISTS (SELECT FROM sagas.compensations AS c
         WHERE c.rollback_id = $2 AND c.state = 'due' AND (c.due_at > clock_timestamp() OR c.action = 'worker'))
+
+-- name: moves_elsewhere
+-- Whether something due here is held back by what another rollback undoes and what may still end by itself: it runs, comes due
+-- later, is undetermined, waits for a worker, or nothing holds it back in its turn (docs/decisions/0019).
+SELECT EXISTS (
+    SELECT FROM sagas.compensations AS c
+    INNER JOIN sagas.dispositions AS d ON d.compensation_id = c.id AND d.state = 'pending' AND d.saga_instance IS NOT NULL
+    INNER JOIN sagas.dispositions AS x
+        ON x.environment = d.environment AND x.saga = d.saga AND x.saga_instance = d.saga_instance
+        AND x.rollback_id <> c.rollback_id AND x.state = 'pending' AND x.position > d.position
+    LEFT JOIN sagas.compensations AS o ON o.id = x.compensation_id
+    WHERE c.rollback_id = $1 AND c.state = 'due' AND (
+        o.id IS NULL OR o.state <> 'due' OR o.due_at > clock_timestamp() OR o.action = 'worker' OR NOT EXISTS (
+            SELECT FROM (
+                SELECT m.environment, m.saga, m.saga_instance, max(m.position) AS position
+                FROM sagas.dispositions AS m
+                WHERE m.compensation_id = o.id AND m.state = 'pending' AND m.saga_instance IS NOT NULL
+                GROUP BY 1, 2, 3
+            ) AS p
+            INNER JOIN sagas.dispositions AS y
+                ON y.environment = p.environment AND y.saga = p.saga AND y.saga_instance = p.saga_instance
+                AND y.state = 'pending' AND y.position > p.position AND y.compensation_id IS DISTINCT FROM o.id)))
 
 -- name: no_worker
 -- Due for a while, and no live worker serves it: it waits for a person, or for a worker to appear (P15).

@@ -27,6 +27,7 @@ _HOMES = {
     "NotDone": "rescind.errors",
     "RescindError": "rescind.errors",
     "Unreachable": "rescind.errors",
+    "Explanation": "rescind.evaluation.explanation",
     "Resolution": "rescind.evaluation.resolution",
     "Email": "rescind.executors",
     "Refund": "rescind.executors",

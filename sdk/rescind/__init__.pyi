@@ -16,6 +16,7 @@ from rescind.errors import EffectTombstoned as EffectTombstoned
 from rescind.errors import NotDone as NotDone
 from rescind.errors import RescindError as RescindError
 from rescind.errors import Unreachable as Unreachable
+from rescind.evaluation.explanation import Explanation as Explanation
 from rescind.evaluation.resolution import Resolution as Resolution
 from rescind.executors import Email as Email
 from rescind.executors import Refund as Refund

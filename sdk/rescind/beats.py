@@ -7,7 +7,7 @@ it, which is what lets a connected fleet drain in milliseconds.
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections.abc import Callable
 
 from rescind.bodies import Bodies
 from rescind.clock import Clock, full_jitter_seconds
@@ -17,9 +17,7 @@ from rescind.reports import Reports
 from rescind.settings import ClientSettings
 from rescind.transport import AsyncApi
 from rescind.version import __version__
-from rescind.wire import InstanceBeat, InstanceBeatAnswer
-
-logger = logging.getLogger("rescind.heartbeats")
+from rescind.wire import InstanceBeat, InstanceBeatAnswer, Revision
 
 INTERVAL_SECONDS = 5.0
 INTERVAL_SECONDS_MIN = 0.5
@@ -32,14 +30,24 @@ class Beats:
     """Tells the server what this instance is at."""
 
     def __init__(
-        self, api: AsyncApi, settings: ClientSettings, current: Current, bodies: Bodies, reports: Reports, clock: Clock
+        self,
+        api: AsyncApi,
+        settings: ClientSettings,
+        current: Current,
+        bodies: Bodies,
+        reports: Reports,
+        clock: Clock,
+        behind: Callable[[Revision], None],
     ) -> None:
+        """`behind(revision)` is called where this instance is still not at what the beat before was answered with."""
         self._api = api
         self._settings = settings
         self._current = current
         self._bodies = bodies
         self._reports = reports
         self._clock = clock
+        self._behind = behind
+        self._told = Revision()
         self._interval_seconds = INTERVAL_SECONDS
         self._wake = asyncio.Event()
         self._kill = False
@@ -65,10 +73,12 @@ class Beats:
                 self.last_error = str(error)
                 self._kill = self._kill or kill
                 failures += 1
-                cap = ACKNOWLEDGE_CAP_SECONDS if kill else self._interval_seconds
-                await self._wait(full_jitter_seconds(self._clock, failures, base=0.1, cap=cap))
+                await self._wait(self._pause_seconds(error, failures, kill))
                 continue
             failures, self.last_error = 0, ""
+            if self._told > self._current.revision:
+                self._behind(self._told)
+            self._told = answer.revision
             self._interval_seconds = min(max(answer.interval_seconds, INTERVAL_SECONDS_MIN), INTERVAL_SECONDS_MAX)
             await self._wait(self._interval_seconds * (0.9 + 0.2 * self._clock.random()))
 
@@ -79,6 +89,14 @@ class Beats:
     async def _beat(self, kill: bool) -> InstanceBeatAnswer:
         path = self._api.within("/heartbeats")
         return await self._api.repeatable(path, self._message(kill), InstanceBeatAnswer, timeout_seconds=BEAT_SECONDS)
+
+    def _pause_seconds(self, error: Exception, failures: int, kill: bool) -> float:
+        """How long to wait after a beat that failed. A token without the scope `evaluate` has it refused each time."""
+        if isinstance(error, ApiError) and error.status == 403:
+            return INTERVAL_SECONDS_MAX
+        cap = ACKNOWLEDGE_CAP_SECONDS if kill else self._interval_seconds
+        asked = (error.retry_after_seconds or 0.0) if isinstance(error, ApiError) else 0.0
+        return asked + full_jitter_seconds(self._clock, failures, base=0.1, cap=cap)
 
     def _message(self, kill: bool, *, signing_off: bool = False) -> InstanceBeat:
         revision = self._current.revision  # read before the bodies: what begins after it is under this revision's kills
@@ -92,6 +110,7 @@ class Beats:
             service_version=self._settings.service_version,
             signing_off=signing_off,
             journal_open=len(self._reports.held) > 0,
+            obeys_staleness=True,
         )
 
     async def _wait(self, seconds: float) -> None:

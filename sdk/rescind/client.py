@@ -1,7 +1,7 @@
 """The two faces of the client over one core: `Client` for threads, `AsyncClient` for the caller's event loop.
 
 Neither does I/O when it is made, needs an event loop, or starts a thread; both start at first use, at `wait_ready` or when
-entered, and end in two seconds.
+entered, and end in two seconds. A process that forks may use both in parent and child.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+import time
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict, TypeVar, Unpack
 
+from rescind import forks
 from rescind.core import Core
 from rescind.effects import EffectContext
 from rescind.effects import Saga as SagaArgument
@@ -21,11 +24,13 @@ from rescind.errors import ClientClosed, ConfigurationError
 from rescind.evaluations import Evaluations, effect_context
 from rescind.saga import Saga
 from rescind.settings import settings_from
+from rescind.threads import in_thread
 from rescind.worker import Worker
 
 T = TypeVar("T")
 
 READY_SECONDS = 5.0
+READY_SLACK_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
 
 
@@ -40,6 +45,8 @@ class Options(TypedDict, total=False):
     service_version: str | None
     instance: str | None
     state_dir: str | Path | None
+    bootstrap: str | Path | Mapping[str, Any] | None
+    """Flags for a first start without the server: a flagd document or a snapshot, or the path of one."""
 
 
 class EffectOptions(TypedDict, total=False):
@@ -77,11 +84,14 @@ class Client(Evaluations):
         if self.core.closed:
             return self.core.current.snapshot is not None
         self.ensure_started()
-        return self.block_on_core(self.core.wait_ready(timeout_seconds))
+        try:
+            return self.block_on_core(self.core.wait_ready(timeout_seconds), timeout_seconds + READY_SLACK_SECONDS)
+        except (TimeoutError, concurrent.futures.TimeoutError):  # a callback holds up the thread
+            return self.core.current.snapshot is not None
 
     def register(self, saga: Saga) -> bool:
         """Lay down a saga's definition; False where another meaning holds under its version. Raises `ApiError`."""
-        return self.block_on_core(self.core.register(saga))
+        return self.block_on_core(self.core.registration.register(saga))
 
     def work(self, saga: Saga, *, concurrency: int = 16) -> None:
         """Carry out the saga's compensations until interrupted; what has begun comes to its end first."""
@@ -95,13 +105,14 @@ class Client(Evaluations):
         if thread is None or loop is None:
             self.core.closed = True
             return
-        closing = asyncio.run_coroutine_threadsafe(self.core.close(timeout_seconds), loop)
+        until = time.monotonic() + timeout_seconds
+        closing = asyncio.run_coroutine_threadsafe(self.core.close(timeout_seconds * 0.9), loop)
         try:
             closing.result(timeout_seconds)
         except concurrent.futures.TimeoutError:
             closing.cancel()
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout_seconds / 4)
+        thread.join(max(0.0, until - time.monotonic()))
 
     def __enter__(self) -> Client:
         self.wait_ready()
@@ -111,7 +122,9 @@ class Client(Evaluations):
         self.close()
 
     def ensure_started(self) -> None:
-        """Start the thread, once."""
+        """Start the thread, once; in a child that nobody told of its fork, again."""
+        if forks.page[0] != forks.OWN:
+            forks.recover()
         if self._thread is None and not self.core.closed:
             with self._starting:
                 if self._loop is None and not self.core.closed:
@@ -120,6 +133,22 @@ class Client(Evaluations):
                     self._loop = loop
                     self._thread = threading.Thread(target=self._run, args=(loop,), name="rescind", daemon=True)
                     self._thread.start()
+                    self.is_pending = False
+
+    def forked(self) -> None:
+        """This is a child: the thread is not here. Where the parent had one, the child has its own at once."""
+        thread, loop = self._thread, self._loop
+        if loop is not None:
+            forks.abandon(asyncio.all_tasks(loop))
+            forks.inherited.append((thread, loop))
+            if threading.current_thread() is thread:  # a callback forked
+                loop.stop()
+        self._starting, self._thread, self._loop = threading.Lock(), None, None
+        self.is_pending = not self.core.closed
+        self.core.forked()
+        if thread is not None:
+            with suppress(RuntimeError):  # no thread may start now: the first use will
+                self.ensure_started()
 
     async def on_core(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the thread's loop, from another loop."""
@@ -128,7 +157,7 @@ class Client(Evaluations):
             return await work
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
-    def block_on_core(self, work: Coroutine[Any, Any, T]) -> T:
+    def block_on_core(self, work: Coroutine[Any, Any, T], timeout_seconds: float | None = None) -> T:
         """Run `work` on the thread's loop and wait for it."""
         loop = self._running_loop()
         if loop is None:
@@ -138,8 +167,8 @@ class Client(Evaluations):
             raise ConfigurationError("this would wait for the thread that it runs on: do it outside of the callback")
         future = asyncio.run_coroutine_threadsafe(work, loop)
         try:
-            return future.result()
-        except KeyboardInterrupt:
+            return future.result(timeout_seconds)
+        except (KeyboardInterrupt, concurrent.futures.TimeoutError):
             future.cancel()
             raise
 
@@ -188,7 +217,7 @@ class AsyncClient(Evaluations):
         """Read the last known snapshot and start following the server."""
         if not self._loaded and not self.core.closed:
             self._loaded = True
-            await asyncio.to_thread(self.core.load)
+            await in_thread(self.core.load)
         self.ensure_started()
 
     async def wait_ready(self, timeout_seconds: float = READY_SECONDS) -> bool:
@@ -198,7 +227,7 @@ class AsyncClient(Evaluations):
 
     async def register(self, saga: Saga) -> bool:
         """Lay down a saga's definition; False where another meaning holds under its version. Raises `ApiError`."""
-        return await self.on_core(self.core.register(saga))
+        return await self.on_core(self.core.registration.register(saga))
 
     async def work(self, saga: Saga, *, concurrency: int = 16) -> None:
         """Carry out the saga's compensations until cancelled; what has begun comes to its end first."""
@@ -219,6 +248,8 @@ class AsyncClient(Evaluations):
 
     def ensure_started(self) -> None:
         """Start on the running loop, once. Without one there is only what the disk holds."""
+        if forks.page[0] != forks.OWN:
+            forks.recover()
         if self._loop is not None or self.core.closed:
             return
         if not self._loaded:
@@ -229,6 +260,14 @@ class AsyncClient(Evaluations):
         except RuntimeError:
             return
         self.core.launch()
+        self.is_pending = False
+
+    def forked(self) -> None:
+        """This is a child: its own loop is the one that first uses the client here."""
+        if self._loop is not None:
+            forks.inherited.append(self._loop)
+        self._loop, self.is_pending = None, not self.core.closed
+        self.core.forked()
 
     async def on_core(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work`: this is the core's loop."""

@@ -7,12 +7,13 @@ request nothing is pinned, and what a task evaluated is remembered all the same:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 from msgspec import Struct
 
+from rescind.evaluation.explanation import Explanation
 from rescind.evaluation.resolution import Resolution
 from rescind.wire import Revision
 
@@ -24,9 +25,15 @@ class Evaluates(Protocol):
 
     revision: Any
 
+    @property
+    def served(self) -> Mapping[str, Callable[[Any], Resolution]]:
+        """What answers at once; a flag that is not in it, or one that fails there, is asked for by `boolean`."""
+
     def boolean(self, key: str, default: bool, context: Mapping[str, Any] | None = None) -> bool: ...
 
     def evaluate(self, key: str, context: Mapping[str, Any] | None, default: Any, kind: str = "any") -> Resolution: ...
+
+    def explain(self, key: str, context: Mapping[str, Any] | None = None) -> Explanation: ...
 
 
 class Memory(Struct, frozen=True):
@@ -58,19 +65,20 @@ class RequestContext:
     def __init__(self) -> None:
         self.pin: ContextVar[Pin | None] = ContextVar("rescind.pin", default=None)
         self.memory: ContextVar[Memory | None] = ContextVar("rescind.memory", default=None)
+        self._get, self._set = self.memory.get, self.memory.set
 
     def remember(self, key: str, evaluator: Evaluates, context: Mapping[str, Any] | None, pin: Pin | None) -> None:
         """Keep what this evaluation was made from."""
-        head = self.memory.get()
+        head = self._get()
         if head is None:
             memory = Memory(key, evaluator, context, None, 1)
         elif head.key == key:
             memory = Memory(key, evaluator, context, head.before, head.depth)
         else:
             memory = Memory(key, evaluator, context, head, head.depth + 1)
-        if memory.depth > REMEMBERED_MAX:
-            memory = compact(memory)
-        self.memory.set(memory)
+            if memory.depth > REMEMBERED_MAX:
+                memory = compact(memory)
+        self._set(memory)
         if pin is not None and (len(pin.evaluated) < REMEMBERED_MAX or key in pin.evaluated):
             pin.evaluated[key] = memory
 

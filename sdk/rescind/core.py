@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from rescind import forks
 from rescind.admission import Admission
 from rescind.beats import Beats
 from rescind.bodies import Bodies
@@ -20,21 +21,21 @@ from rescind.context import RequestContext
 from rescind.current import Applied, Current
 from rescind.errors import ApiError, RescindError, Unreachable
 from rescind.journal import Journal
-from rescind.lastknown import LastKnown
 from rescind.notify import Notifier
 from rescind.permits import Permits
+from rescind.registration import Registration
 from rescind.reports import Reports
-from rescind.saga import Saga, is_within
+from rescind.saga import Saga
 from rescind.settings import ClientSettings, digest
 from rescind.stream import Follower
 from rescind.transport import AsyncApi
-from rescind.wire import EffectReport, Revision, SagaReference
+from rescind.warmstart import WarmStart
+from rescind.wire import EffectReport, Revision
 
 logger = logging.getLogger("rescind")
 
 T = TypeVar("T")
 
-SAVE_PAUSE_SECONDS = 0.2
 EXTENSION_LOOK_SECONDS = 0.5
 RESTART_SECONDS = 1.0
 NAMED_SECONDS = 5.0
@@ -55,19 +56,30 @@ class Core:
         self.settings = settings
         self.clock = clock or Clock()
         self.sagas = list(sagas)
-        self.api = api or AsyncApi(settings.url, settings.token, settings.environment)
         self.current = Current(self.clock)
         self.context = RequestContext()
         self.notifier = Notifier()
-        self.bodies = Bodies(self.current, self.clock)
-        self.reports = Reports(self.api, self.clock, settings.instance)
+        self.source = "none"
+        """Where the snapshot is from: none, disk, bootstrap, network."""
+        self.closed = False
+        self._given_api = api
+        self._assemble(settings.environment)
+
+    def _assemble(self, environment: str | None) -> None:
+        """Everything that belongs to one process and its event loop. A child of the process makes it anew."""
+        settings, clock = self.settings, self.clock
+        self.api = self._given_api or AsyncApi(settings.url, settings.token, settings.environment)
+        self.api.environment = environment
+        self.warm = WarmStart(settings, self.current, clock)
+        self.bodies = Bodies(self.current, clock)
+        self.reports = Reports(self.api, clock, settings.instance)
         who = {"instance": settings.instance, "service": settings.service}
-        self.follower = Follower(self.api, self.current, self.clock, who, self._applied, self.notifier.turned)
-        self.beats = Beats(self.api, settings, self.current, self.bodies, self.reports, self.clock)
+        self.follower = Follower(self.api, self.current, clock, who, self._applied, self.notifier.turned)
+        self.beats = Beats(self.api, settings, self.current, self.bodies, self.reports, clock, self._behind)
         self.permits = Permits(
             current=self.current,
             context=self.context,
-            admission=Admission(self.api, self.clock, settings.instance),
+            admission=Admission(self.api, clock, settings.instance),
             reports=self.reports,
             bodies=self.bodies,
             follower=self.follower,
@@ -75,29 +87,34 @@ class Core:
             named=self.named,
             keep=self.keep,
         )
-        self.causality = Causality(self.current, self.follower, self.context, self.clock)
-        self.source = "none"
-        self.disk_error = ""
-        self.closed = False
-        self.registered = asyncio.Event()
+        self.causality = Causality(self.current, self.follower, self.context, clock)
+        self.registration = Registration(self.api, self.sagas, settings.service, clock, self.named)
         self._named = asyncio.Event()
-        self._last_known = LastKnown(settings.state_dir / settings.place)
-        self._save = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[Any]] = set()
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Take in the last known snapshot from disk. Never raises (P6)."""
-        try:
-            snapshot = self._last_known.load()
-        except OSError as error:
-            self.disk_error = str(error)
+        """Take in the last known snapshot, or what the service brings along. Blocks on the disk. Never raises (P6)."""
+        if self.current.snapshot is not None:
             return
-        if snapshot is not None and self.current.take_snapshot(snapshot) is not None:
-            self.source = "disk"
-            self.api.environment = self.api.environment or snapshot.environment
+        self.source = self.warm.load()
+        if self.source == "disk" and self.current.snapshot is not None:
+            self.api.environment = self.api.environment or self.current.snapshot.environment
+
+    def forked(self) -> None:
+        """This is a child of the process: go on with the snapshot, and with a name, connections and work of its own.
+
+        Effects that were under way are the parent's, and so are the outcomes that it holds.
+        """
+        journal = self.reports.held.journal
+        forks.let_go([*self.api.files(), *(journal.files() if journal is not None else [])])
+        forks.abandon([*self.tasks, *self._background, *self.api.tasks(), *self.follower.tasks()])
+        forks.inherited.append(dict(vars(self)))
+        self.settings = self.settings.in_child()
+        self.current.forked()
+        self._assemble(self.api.environment)
 
     def launch(self) -> None:
         """Start working on the running loop. Once."""
@@ -111,7 +128,7 @@ class Core:
                 while self.current.snapshot is None:
                     await self.follower.reach(Revision(0, 1))
                 await self.follower.tried.wait()
-                await self.registered.wait()
+                await self.registration.tried.wait()
         except TimeoutError:
             pass
         return self.current.snapshot is not None
@@ -123,21 +140,18 @@ class Core:
         self.closed = True
         try:
             async with asyncio.timeout(timeout_seconds * 0.75):
-                await self.permits.close()
-                await asyncio.gather(*self._background, return_exceptions=True)
-                await self.reports.close()
-                if self.tasks and self.api.environment:
-                    await self.beats.sign_off()
+                await asyncio.gather(self._take_leave(), self.warm.flush())
         except (TimeoutError, RescindError) as error:
             logger.debug("signing off ended early: %s", error)
         self.permits.abandon()
         self.notifier.turned()
-        for task in self.tasks:
+        left = [*self.tasks, *self.follower.tasks(), *self.api.tasks()]
+        for task in left:
             task.cancel()
         try:
             async with asyncio.timeout(timeout_seconds * 0.25):
                 await self.reports.abandon()
-                await asyncio.gather(*self.tasks, *self._background, return_exceptions=True)
+                await asyncio.gather(*left, *self._background, return_exceptions=True)
                 await self.api.close()
         except TimeoutError:
             logger.debug("closing ended early")
@@ -149,54 +163,24 @@ class Core:
         task.add_done_callback(self._let_go)
         return task
 
+    async def _take_leave(self) -> None:
+        await self.permits.close()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.reports.close()
+        if self.tasks and self.api.environment:
+            await self.beats.sign_off()
+
     # --- work -----------------------------------------------------------------------------------------------------------
-
-    def is_proof(self, reference: SagaReference | None, step: str | None, error: BaseException) -> bool:
-        """Whether the step's definition lists the error as proof that nothing happened (P10)."""
-        names = {kind.__name__ for kind in type(error).__mro__}
-        return reference is not None and any(
-            saga.name == reference.name and not names.isdisjoint(saga.proofs(step)) for saga in self.sagas
-        )
-
-    def lease_seconds(self, reference: SagaReference | None, step: str | None) -> float | None:
-        """What the step's definition says of its lease, where its saga is registered here."""
-        if reference is None or step is None:
-            return None
-        name, version = reference.name, reference.version
-        declared = (saga.lease_seconds(step) for saga in self.sagas if (saga.name, saga.version) == (name, version))
-        return next(declared, None)
-
-    async def register(self, saga: Saga) -> bool:
-        """Lay down the saga's definition. False where another meaning is registered under its version: that one holds."""
-        await self.named()
-        path = self.api.within(f"/sagas/{saga.name}/versions/{saga.version}")
-        try:
-            await self.api.send("PUT", path, saga.document(), params={"reason": f"registered by {self.settings.service}"})
-        except ApiError as error:
-            if error.status == 403 and await self._is_registered(saga):
-                return True
-            if error.status != 409:
-                raise
-            logger.error(
-                "saga %s version %s is registered with another meaning, which is used: %s", saga.name, saga.version, error
-            )
-            return False
-        return True
-
-    async def _is_registered(self, saga: Saga) -> bool:
-        """Whether exactly this is registered already: then it takes no right to lay it down."""
-        path = self.api.within(f"/sagas/{saga.name}/versions/{saga.version}")
-        try:
-            standing = await self.api.call("GET", path, None, dict[str, Any])
-        except ApiError:
-            return False
-        return is_within(saga.document(), standing.get("document"))
 
     def _applied(self, applied: Applied, how: str) -> None:
         self.source = "network"
-        self._save.set()
+        self.warm.changed()
         self.beats.applied(how, applied.kill)
         self.notifier.changed(applied.changed, self.current)
+
+    def _behind(self, revision: Revision) -> None:
+        """The server, asked by a beat, has been at a later revision for a while: the stream does not tell."""
+        self.keep(self.follower.fetch(revision))
 
     async def named(self) -> None:
         """Return once the environment is known. Raises `Unreachable` where the server does not say it in time."""
@@ -217,55 +201,23 @@ class Core:
                 failures += 1
                 self.follower.failed(error)
                 self.follower.tried.set()
-                self.registered.set()
+                self.registration.tried.set()
                 self.notifier.turned()
-                await asyncio.sleep(full_jitter_seconds(self.clock, failures))
+                asked = (error.retry_after_seconds or 0.0) if isinstance(error, ApiError) else 0.0
+                await asyncio.sleep(asked + full_jitter_seconds(self.clock, failures))
             else:
                 self.api.environment = answer.get("environment") or DEFAULT_ENVIRONMENT
+        self.current.belong(self.api.environment)
         self._named.set()
 
     async def _main(self) -> None:
-        self._start_all(self._keep_last_known)
+        self._start_all(self.warm.run)
         await self._learn_name()
+        self._start_all(self.follower.run, self.follower.poll, self.beats.run, self._extend_leases, self.registration.run)
         folder = self.settings.state_dir / digest(self.settings.url, self.api.environment or "") / "journals"
-        await self.reports.held.open(Journal(folder, self.settings.instance))
         held = self.reports.held
-        self._start_all(
-            self.follower.run, self.beats.run, self._extend_leases, self._register_all, held.run, held.adopt_orphans
-        )
-
-    async def _register_all(self) -> None:
-        for saga in self.sagas:
-            try:
-                await self._register_patiently(saga)
-            except ApiError as error:
-                logger.error("saga %s version %s was refused: %s", saga.name, saga.version, error)
-        self.registered.set()
-
-    async def _register_patiently(self, saga: Saga) -> None:
-        failures = 0
-        while True:
-            try:
-                await self.register(saga)
-                return
-            except (Unreachable, ApiError) as error:
-                if isinstance(error, ApiError) and not error.passing:
-                    raise
-                self.registered.set()
-                failures += 1
-                await asyncio.sleep(full_jitter_seconds(self.clock, failures))
-
-    async def _keep_last_known(self) -> None:
-        while True:
-            await self._save.wait()
-            self._save.clear()
-            if snapshot := self.current.snapshot:
-                try:
-                    await asyncio.to_thread(self._last_known.save, snapshot)
-                    self.disk_error = ""
-                except OSError as error:
-                    self.disk_error = str(error)
-            await asyncio.sleep(SAVE_PAUSE_SECONDS)
+        await held.open(Journal(folder, self.settings.instance))
+        self._start_all(held.run, held.adopt_orphans)
 
     async def _extend_leases(self) -> None:
         while True:

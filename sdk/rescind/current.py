@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from rescind.clock import Clock
 from rescind.evaluation import KILLED, Evaluator, in_scope
+from rescind.freshness import Freshness
 from rescind.wire import Change, Kill, Revision, Snapshot, SnapshotFlag
 
 NOTHING = Revision()
@@ -45,6 +46,7 @@ class Current:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or Clock()
+        self.freshness = Freshness(self._clock)
         self.lock = threading.Lock()
         self.snapshot: Snapshot | None = None
         self.evaluator: Evaluator | None = None
@@ -113,6 +115,19 @@ class Current:
         standing = (kill for kill in flag.kills if epoch <= kill.closes_epoch)
         return next((kill for kill in standing if in_scope(attributes, kill.scope.items())), None)
 
+    def belong(self, environment: str) -> None:
+        """What is held is for this environment. If it says another, it stays until the server has given the right one."""
+        with self.lock:
+            if self.snapshot is not None and self.snapshot.environment != environment:
+                snapshot = msgspec.structs.replace(self.snapshot, environment=environment, revision=NOTHING)
+                self._install(snapshot, self._evaluator_of(snapshot))
+
+    def forked(self) -> None:
+        """This is a child: whoever held the lock is not here, and perhaps left its work half done."""
+        was_changing, self.lock = self.lock.locked(), threading.Lock()
+        if was_changing and self.snapshot is not None:
+            self._install(self.snapshot, self._evaluator_of(self.snapshot))
+
     def epoch(self, key: str) -> int:
         """The flag's epoch in the snapshot; 0 where it is not known."""
         flag = self.snapshot.flags.get(key) if self.snapshot else None
@@ -128,6 +143,7 @@ class Current:
             environment=snapshot.environment,
             revision=snapshot.revision,
             now=lambda: int(self._clock.now().timestamp()),
+            overdue=self.freshness.overdue,
         )
 
     def _install(self, snapshot: Snapshot, evaluator: Evaluator) -> None:

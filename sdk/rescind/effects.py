@@ -153,7 +153,7 @@ class EffectContext:
             step=ask.step,
             kind_version=ask.kind_version,
             subject=ask.subject,
-            lease_seconds=ask.lease_seconds or self._core.lease_seconds(ask.saga, ask.step) or LEASE_SECONDS,
+            lease_seconds=ask.lease_seconds or self._core.registration.lease_seconds(ask.saga, ask.step) or LEASE_SECONDS,
             token=self._core.clock.token(),
         )
 
@@ -192,7 +192,7 @@ class EffectContext:
             return EffectReport(
                 effect_id=effect.id, token=permission.token, outcome="succeeded", result=readable(effect.result)
             )
-        proven = isinstance(error, NotDone) or self._core.is_proof(self._ask.saga, self._ask.step, error)
+        proven = isinstance(error, NotDone) or self._core.registration.is_proof(self._ask.saga, self._ask.step, error)
         said = {"type": type(error).__name__, "detail": str(error)[:ERROR_LENGTH_MAX]}
         return EffectReport(effect_id=effect.id, token=permission.token, outcome="failed" if proven else "unknown", error=said)
 

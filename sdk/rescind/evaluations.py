@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
-from rescind.context import Evaluates
+from rescind.context import Evaluates, Memory
 from rescind.core import Core
 from rescind.effects import Ask, EffectContext, Saga, saga_reference
+from rescind.evaluation import Decided, Explanation, FlagSet
+from rescind.evaluation.explain import answered
 from rescind.evaluation.resolution import ErrorCode, Kind, Resolution, error, fit
 from rescind.face import Face
+from rescind.forks import OWN, follow, page
 from rescind.notify import Callback
 from rescind.status import Status, status_of
 
@@ -22,6 +25,7 @@ logger = logging.getLogger("rescind")
 
 Context = Mapping[str, Any]
 Number = float
+_EMPTY: Final[Context] = {}
 
 
 class Evaluations:
@@ -29,23 +33,40 @@ class Evaluations:
 
     def __init__(self, core: Core) -> None:
         self.core = core
+        self.is_pending = True
+        """Its work has not begun in this process: the next use begins it."""
+        follow(self)
         self._current = core.current
         self._pin = core.context.pin.get
         self._memory = core.context.memory.get
+        self._remember = core.context.remember
+        self._keep = core.context.memory.set
 
     def boolean(self, key: str, default: bool, context: Context | None = None) -> bool:
         """The flag's value for this context; the default for a missing flag, a wrong type, or no snapshot at all."""
         try:
-            evaluator: Evaluates | None = self._current.evaluator
             pin = self._pin()
-            if pin is not None or evaluator is None:
+            evaluator: Evaluates | None = self._current.evaluator if pin is None else pin.evaluator
+            if evaluator is None or (pin is not None and key in self._current.killed):
                 evaluator = self._choose(key)
                 if evaluator is None:
                     return default
             memory = self._memory()
             if memory is None or memory.context is not context or memory.evaluator is not evaluator or memory.key != key:
-                self.core.context.remember(key, evaluator, context, pin)
-            return evaluator.boolean(key, default, context)
+                if self.is_pending or page[0] != OWN:
+                    self.ensure_started()
+                if memory is None or memory.key != key or (pin is not None and key not in pin.evaluated):
+                    self._remember(key, evaluator, context, pin)
+                else:  # the usual case of `remember`, without a call
+                    memory = Memory(key, evaluator, context, memory.before, memory.depth)
+                    self._keep(memory)
+                    if pin is not None:
+                        pin.evaluated[key] = memory
+            try:
+                value: object = evaluator.served[key](_EMPTY if context is None else context).value
+            except Exception:  # not compiled yet, no such flag, or a rule that fails: all of that is its own to say
+                value = evaluator.boolean(key, default, context)
+            return value if value is True or value is False else default
         except Exception:  # P6: whatever is wrong, the service goes on
             logger.exception("evaluating %s failed", key)
             return default
@@ -89,6 +110,21 @@ class Evaluations:
         """Value, variant, reason, and what went wrong if anything did."""
         return self._details(key, default, context, "object")
 
+    def explain(self, key: str, context: Context | None = None) -> Explanation:
+        """Which rule decides the flag for this context, and why; the same answer as an evaluation. Slow, for people.
+
+        Nothing is sent, counted or remembered of it. What it shows of the context is the caller's own.
+        """
+        try:
+            evaluator = self._choose(key)
+            if evaluator is not None:
+                return evaluator.explain(key, context)
+            outcome, decided = error(ErrorCode.PROVIDER_NOT_READY, "there is no snapshot yet"), Decided.NO_SNAPSHOT
+        except Exception as failure:  # P6: whatever is wrong, the service goes on
+            logger.exception("explaining %s failed", key)
+            outcome, decided = error(ErrorCode.GENERAL, str(failure)), Decided.FAILED
+        return answered(key, FlagSet(environment=self.core.api.environment or ""), outcome, decided)
+
     def on_change(self, key: str, callback: Callback) -> Callable[[], None]:
         """Call `callback(FlagChange)` after each change of the flag ("*": of any); returns what ends the subscription.
 
@@ -99,10 +135,16 @@ class Evaluations:
 
     def status(self) -> Status:
         """Ready or not, from where, at which revision, how old, and what is wrong."""
+        if page[0] != OWN:
+            self.ensure_started()
         return status_of(self.core)
 
     def ensure_started(self) -> None:
         """Start the client's work, once. Every use does it."""
+        raise NotImplementedError
+
+    def forked(self) -> None:
+        """This is a child of the process that made the client."""
         raise NotImplementedError
 
     def _choose(self, key: str) -> Evaluates | None:
@@ -115,7 +157,7 @@ class Evaluations:
             evaluator = self._choose(key)
             if evaluator is None:
                 return fit(error(ErrorCode.PROVIDER_NOT_READY, "there is no snapshot yet"), default, kind)
-            self.core.context.remember(key, evaluator, context, pin)
+            self._remember(key, evaluator, context, pin)
             return evaluator.evaluate(key, context, default, kind)
         except Exception as failure:  # P6: whatever is wrong, the service goes on
             logger.exception("evaluating %s failed", key)

@@ -16,6 +16,7 @@ import msgspec
 from rescind.clock import Clock, full_jitter_seconds
 from rescind.errors import ApiError, Unreachable
 from rescind.journal import Journal
+from rescind.threads import in_thread
 from rescind.wire import EffectReport, ReportResult
 
 logger = logging.getLogger("rescind.effects")
@@ -47,6 +48,11 @@ class Held:
         self.refused_place = ""
         """Where those stand that the server refused."""
 
+    @property
+    def journal(self) -> Journal | None:
+        """Of this instance, once it is open."""
+        return self._journal
+
     def __len__(self) -> int:
         return len(self._queue)
 
@@ -61,7 +67,7 @@ class Held:
             if self._journal is None:
                 return
             try:
-                self._queue.extend(await asyncio.to_thread(self._journal.adopt))
+                self._queue.extend(await in_thread(self._journal.adopt))
             except OSError as error:
                 self.error = str(error)
         if self._queue:
@@ -79,7 +85,7 @@ class Held:
             try:
                 if self._journal is None:
                     raise OSError("the journal is not open")
-                await asyncio.to_thread(self._journal.append, [report])
+                await in_thread(self._journal.append, [report])
             except OSError as error:
                 self.error = str(error)
                 if len(self._queue) >= HELD_MAX:
@@ -132,7 +138,7 @@ class Held:
         self.refused_place = str(self._journal.refused_path)
         try:
             async with self._writing:
-                await asyncio.to_thread(self._journal.set_aside, report)
+                await in_thread(self._journal.set_aside, report)
         except OSError as error:
             self.error = str(error)
 
@@ -159,7 +165,7 @@ class Held:
         async with self._writing:
             if not self._queue and self._journal is not None:
                 try:
-                    await asyncio.to_thread(self._journal.clear)
+                    await in_thread(self._journal.clear)
                 except OSError as error:
                     self.error = str(error)
 

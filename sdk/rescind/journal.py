@@ -74,6 +74,13 @@ class Journal:
             self._path.unlink(missing_ok=True)
         self._let_go()
 
+    def files(self) -> list[tuple[int, int]]:
+        """Descriptor and inode of the open file, for a child that must not hold its lock."""
+        if self._file is None or self._file.closed:
+            return []
+        descriptor = self._file.fileno()
+        return [(descriptor, os.fstat(descriptor).st_ino)]
+
     def adopt(self) -> list[EffectReport]:
         """Take over the journals that no living process holds, this instance's own from before included."""
         found: list[EffectReport] = []

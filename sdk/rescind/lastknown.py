@@ -1,7 +1,8 @@
 """The last known snapshot on disk: comes before any default when a service starts and the server is away (P6).
 
 Atomic (a new file, synced, then renamed), checksummed, mode 0600. One file per server, token and environment; several
-processes share it, and none replaces a later snapshot by an earlier one (P2).
+processes share it, and none replaces a later snapshot by an earlier one (P2). None waits for another: a process that was
+stopped, or forked, in the middle of its turn must not hold up its siblings.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from rescind.packed import read_snapshot
+from rescind.packed import read_in_stretches
 from rescind.wire import Revision, Snapshot
 
 MAGIC = b"rescind-snapshot-1"
@@ -38,29 +39,44 @@ class LastKnown:
         if head.split(b" ")[:2] != [MAGIC, checksum(body)]:
             return None
         try:
-            return read_snapshot(body)
+            return read_in_stretches(body)
         except msgspec.MsgspecError:
             return None
 
+    def written_at(self) -> float | None:
+        """When it was written, in seconds since 1970 by this machine's wall clock; null where there is none."""
+        try:
+            return self._file.stat().st_mtime
+        except OSError:
+            return None
+
     def save(self, snapshot: Snapshot) -> bool:
-        """Write it, unless it or a later one is there already, from a sibling perhaps; whether it was written."""
+        """Write it, unless it or a later one is there already, from a sibling perhaps; whether it was written.
+
+        Raises `BlockingIOError` where a sibling is writing now: come again.
+        """
+        if self._revision() >= snapshot.revision:
+            return False
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
             if self._revision() >= snapshot.revision:
                 return False
-            body = msgspec.json.encode(snapshot)
-            head = b" ".join([MAGIC, checksum(body), str(snapshot.revision).encode()])
-            handle, name = tempfile.mkstemp(dir=self._folder, prefix="snapshot.")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(head + b"\n" + body)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(name, self._file)
-            except OSError:
-                Path(name).unlink(missing_ok=True)
-                raise
-        return True
+            self._write(snapshot)
+            return True
+
+    def _write(self, snapshot: Snapshot) -> None:
+        body = msgspec.json.encode(snapshot)
+        head = b" ".join([MAGIC, checksum(body), str(snapshot.revision).encode()])
+        handle, name = tempfile.mkstemp(dir=self._folder, prefix="snapshot.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(head + b"\n" + body)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, self._file)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise
 
     def _revision(self) -> Revision:
         try:
@@ -72,9 +88,13 @@ class LastKnown:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        """The lock is given back by name: a child that was forked meanwhile has a share of the open file."""
         with (self._folder / "lock").open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def checksum(body: bytes) -> bytes:

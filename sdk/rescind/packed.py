@@ -6,6 +6,7 @@ collection of the garbage. Packed they are 10,000 objects and one buffer, read i
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,6 +26,7 @@ class PackedFlag(Struct, frozen=True, kw_only=True, gc=False):
     effect_attributes: tuple[str, ...] = ()
     on_unreachable: str = "refuse"
     services: tuple[str, ...] = ()
+    laid: int = 0
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -41,12 +43,23 @@ class PackedSnapshot(Snapshot, frozen=True, kw_only=True):
     flags: dict[str, PackedFlag] = {}  # type: ignore[assignment]
 
 
+class _Unread(Snapshot, frozen=True, kw_only=True):
+    """`wire.Snapshot` whose flags are still to be read."""
+
+    flags: dict[str, Raw] = {}  # type: ignore[assignment]
+
+
 class PackedChange(Change, frozen=True, kw_only=True):
     """`wire.Change` of packed flags."""
 
     flags: dict[str, PackedFlag] = {}  # type: ignore[assignment]
 
 
+CHUNK = 2_000
+"""Flags read in one stretch."""
+
+_unread = msgspec.json.Decoder(_Unread)
+_flag = msgspec.json.Decoder(PackedFlag)
 _snapshot = msgspec.json.Decoder(PackedSnapshot)
 _change = msgspec.json.Decoder(PackedChange)
 _T = TypeVar("_T")
@@ -57,6 +70,36 @@ def read_snapshot(content: bytes | str) -> PackedSnapshot:
     return _read(_snapshot, content)
 
 
+def reading(content: bytes | str) -> Generator[None, None, PackedSnapshot]:
+    """`read_snapshot` in stretches of a few milliseconds, for whoever has else to do between them. Raises as it does."""
+    unread = _read(_unread, content)
+    yield
+    flags: dict[str, PackedFlag] = {}
+    for number, (key, packed) in enumerate(unread.flags.items(), 1):
+        flags[key] = _read(_flag, packed)
+        if number % CHUNK == 0:
+            yield
+    return PackedSnapshot(
+        environment=unread.environment,
+        revision=unread.revision,
+        flags=flags,
+        evaluators=unread.evaluators,
+        metadata=unread.metadata,
+        bucketing=unread.bucketing,
+    )
+
+
+def read_in_stretches(content: bytes | str) -> PackedSnapshot:
+    """`read_snapshot` for a thread beside an event loop, which gets its turn between the stretches. Raises as it does."""
+    steps = reading(content)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            snapshot: PackedSnapshot = done.value
+            return snapshot
+
+
 def read_change(content: bytes | str) -> PackedChange:
     """Raises `msgspec.MsgspecError` for what is no change. Its flags have bytes of their own: they outlive many changes."""
     change = _read(_change, content)
@@ -64,7 +107,7 @@ def read_change(content: bytes | str) -> PackedChange:
     return msgspec.structs.replace(change, flags=flags)
 
 
-def _read(decoder: msgspec.json.Decoder[_T], content: bytes | str) -> _T:
+def _read(decoder: msgspec.json.Decoder[_T], content: bytes | str | Raw) -> _T:
     try:
         return decoder.decode(content)
     except (RecursionError, UnicodeDecodeError) as error:

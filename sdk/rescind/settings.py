@@ -8,10 +8,15 @@ import socket
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from rescind.errors import ConfigurationError
+
+CHILD = "+"
+"""Between the name of an instance and what tells a forked child from it."""
 
 
 class ClientSettings(Struct, frozen=True, kw_only=True):
@@ -25,11 +30,17 @@ class ClientSettings(Struct, frozen=True, kw_only=True):
     service_version: str
     instance: str
     state_dir: Path
+    bootstrap: Path | Mapping[str, Any] | None = None
+    """Flags that the service brings along: a flagd document or a snapshot, read where the disk holds none."""
 
     @property
     def place(self) -> str:
         """Names the last known snapshot's folder: another server, token or environment never finds it."""
         return digest(self.url, self.token, self.environment or "")
+
+    def in_child(self) -> ClientSettings:
+        """The same for a child of this process, which is an instance of its own."""
+        return msgspec.structs.replace(self, instance=f"{self.instance.partition(CHILD)[0]}{CHILD}{unique()}")
 
 
 def settings_from(
@@ -41,6 +52,7 @@ def settings_from(
     service_version: str | None = None,
     instance: str | None = None,
     state_dir: str | Path | None = None,
+    bootstrap: str | Path | Mapping[str, Any] | None = None,
     variables: Mapping[str, str] = os.environ,
 ) -> ClientSettings:
     """Arguments first, then `RESCIND_*`. Raises `ConfigurationError` where URL or token are missing."""
@@ -51,6 +63,7 @@ def settings_from(
         raise ConfigurationError(f"missing: {' and '.join(missing)}; after `rescind dev`: set -a; . DIR/rescind.env; set +a")
     if not url.startswith(("http://", "https://")):
         raise ConfigurationError(f"url must begin with http:// or https://, not {url!r}")
+    bootstrap = bootstrap or variables.get("RESCIND_BOOTSTRAP") or None
     service = service or variables.get("RESCIND_SERVICE") or "unnamed"
     return ClientSettings(
         url=url.rstrip("/"),
@@ -58,9 +71,15 @@ def settings_from(
         environment=environment or variables.get("RESCIND_ENVIRONMENT") or None,
         service=service,
         service_version=service_version or variables.get("RESCIND_SERVICE_VERSION") or "",
-        instance=instance or f"{service}@{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}",
+        instance=instance or f"{service}@{socket.gethostname()}:{unique()}",
         state_dir=Path(state_dir or variables.get("RESCIND_STATE_DIR") or default_state_dir(variables)),
+        bootstrap=Path(bootstrap) if isinstance(bootstrap, str) else bootstrap,
     )
+
+
+def unique() -> str:
+    """Tells this process from every other: its number, and chance."""
+    return f"{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 def default_state_dir(variables: Mapping[str, str]) -> Path:

@@ -1,21 +1,25 @@
 """Staying current: the stream while there is one, polling where there is not, and never back a revision (P2).
 
 The peer sends a heartbeat every few seconds; after two that were missed the connection is dead, whatever TCP says.
-Between attempts: full jitter from 0.25 s to 30 s, honouring Retry-After.
+Between attempts: full jitter from 0.25 s to 30 s, after what Retry-After asks for. Where no stream comes through (a proxy that
+buffers, one that cuts), the snapshot is asked for every five seconds, for the price of an ETag while nothing changes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
+from rescind.answers import Answer, age_of
 from rescind.clock import Clock, full_jitter_seconds
 from rescind.current import NOTHING, Applied, Current, DoesNotFollow
 from rescind.errors import ApiError, Unreachable
-from rescind.packed import read_change, read_snapshot
+from rescind.events import EventStream
+from rescind.packed import PackedSnapshot, read_change, reading
 from rescind.sse import Event
 from rescind.transport import AsyncApi
 from rescind.wire import Heartbeat, Revision
@@ -36,7 +40,10 @@ class Fetched(msgspec.Struct, frozen=True):
 
 HEARTBEATS_MISSED_MAX = 2
 SILENCE_SLACK_SECONDS = 1.0
+INTERVAL_SECONDS_MIN = 0.5
+INTERVAL_SECONDS_MAX = 60.0
 POLL_SECONDS = 5.0
+FIRST_POLL_SECONDS = 1.0
 SNAPSHOT_TIMEOUT_SECONDS = 10.0
 
 _heartbeat = msgspec.json.Decoder(Heartbeat)
@@ -63,9 +70,14 @@ class Follower:
         self._turned = turned
         self._silence_seconds = 5.0 * HEARTBEATS_MISSED_MAX + SILENCE_SLACK_SECONDS
         self._etag = ""
+        self._not_before = 0.0
+        """The server asked not to be asked before, on the monotonic clock."""
         self._moved = asyncio.Event()
         self._fetching: asyncio.Task[Fetched | None] | None = None
         self.connected = False
+        """There is a stream, and it speaks."""
+        self.polled = False
+        """There is none, and the last poll was answered."""
         self.heard_at: float | None = None
         """When the server last said something, on the monotonic clock."""
         self.tried = asyncio.Event()
@@ -76,17 +88,20 @@ class Follower:
         self.fault_count = 0
         self._warned = False
 
+    @property
+    def reached(self) -> bool:
+        """Whether the server is heard, in whichever way: what is held is as new as it gets."""
+        return self.connected or self.polled
+
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow the stream until cancelled."""
         failures = 0
         while True:
             started = self._current.revision
-            retry_after = 0.0
             try:
                 await self._follow()
             except (Unreachable, ApiError) as error:
                 self.failed(error)
-                retry_after = (error.retry_after_seconds or 0.0) if isinstance(error, ApiError) else 0.0
             except Exception as error:  # the loop must survive whatever a peer sends
                 self.fault_count += 1
                 self.last_error = f"{type(error).__name__}: {error}"
@@ -95,11 +110,27 @@ class Follower:
             failures = 0 if was_connected or self._current.revision > started else failures + 1
             self.tried.set()
             self._turned()
-            await self._pause(max(retry_after, full_jitter_seconds(self._clock, failures)))
+            await asyncio.sleep(self._asked_pause() + full_jitter_seconds(self._clock, failures))
+
+    async def poll(self) -> None:
+        """Ask every few seconds for as long as there is no stream, until cancelled. Soon at first: someone may wait."""
+        pause = FIRST_POLL_SECONDS
+        while True:
+            await asyncio.sleep(pause * (0.8 + 0.4 * self._clock.random()))
+            pause, was_polled = POLL_SECONDS, self.polled
+            is_due = not self.connected and not self._asked_pause()
+            is_answered = is_due and await self.fetch() is not None
+            self.polled = is_answered and not self.connected
+            if is_answered:
+                self.tried.set()
+            if self.polled or was_polled:
+                self._turned()
 
     def failed(self, error: Unreachable | ApiError) -> None:
         """The server refused or could not be reached: said once, until it was heard again."""
         self.last_error = str(error)
+        if isinstance(error, ApiError) and error.retry_after_seconds:
+            self._not_before = self._clock.monotonic() + error.retry_after_seconds
         refused = isinstance(error, ApiError) and error.status in (401, 403)
         self.refused = refused
         if self._warned or not (refused or isinstance(error, Unreachable)):
@@ -117,7 +148,17 @@ class Follower:
         """Fetch the snapshot, all who ask sharing one request; or None where no answer came."""
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.ensure_future(self._fetch(at_least))
-        return await asyncio.shield(self._fetching)
+        fetching = self._fetching
+        try:
+            return await asyncio.shield(fetching)
+        except asyncio.CancelledError:
+            if fetching.cancelled():  # by `close`: nobody cancelled who asked
+                return None
+            raise
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """What is under way for all who asked."""
+        return [self._fetching] if self._fetching is not None else []
 
     async def reach(self, revision: Revision) -> None:
         """Return once `current` is at `revision` or later."""
@@ -125,43 +166,35 @@ class Follower:
             self._moved.clear()
             await self._moved.wait()
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait before the next attempt to stream; where that takes long, poll meanwhile."""
-        until = self._clock.monotonic() + seconds
-        while (left := until - self._clock.monotonic()) > 0:
-            await asyncio.sleep(min(left, POLL_SECONDS))
-            if left > POLL_SECONDS:
-                await self.fetch()
-                self._turned()
+    def _asked_pause(self) -> float:
+        return max(0.0, self._not_before - self._clock.monotonic())
 
     async def _follow(self) -> None:
         revision = self._current.revision
         headers = {} if revision == NOTHING else {"last-event-id": str(revision)}
         async with self._api.events(
             self._api.within("/stream"), params=dict(self._who), headers=headers, silence_seconds=self._silence_seconds
-        ) as events:
-            await self._read(events)
+        ) as stream:
+            await self._read(stream)
 
-    async def _read(self, events: AsyncIterator[Event]) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(self._silence_seconds):
-                    event = await anext(events)
-            except StopAsyncIteration:
-                self.last_error = "the server ended the stream"
-                return
-            except TimeoutError:
-                raise Unreachable(f"{self._api.url} was silent for {self._silence_seconds:.0f} s") from None
-            self._heard()
-            if not self.connected:
-                self.connected = True
-                self._turned()
-            if not await self._take(event):
-                await self.fetch(self._current.revision)
-            self.tried.set()
+    async def _read(self, stream: EventStream) -> None:
+        known_at = self._clock.monotonic() - stream.age_seconds
+        while (events := await stream.next()) is not None:
+            for event in events:
+                self._heard()
+                if not self.connected:
+                    self.connected, self.polled = True, False
+                    self._turned()
+                if not await self._take(event, known_at):
+                    await self.fetch(self._current.revision)
+                self.tried.set()
+            stream.silence_seconds = self._silence_seconds
+        self.last_error = "the server ended the stream"
 
-    async def _take(self, event: Event) -> bool:
+    async def _take(self, event: Event, known_at: float) -> bool:
         """Take one event in; False where it does not follow or cannot be read, and a snapshot is needed.
+
+        `known_at`: when the peer, as the stream began, last knew that it had the newest revision.
 
         A snapshot of thousands of flags takes milliseconds to split off, to read and to install: the loop comes round between.
         """
@@ -169,25 +202,31 @@ class Follower:
             match event.event:
                 case "snapshot":
                     await asyncio.sleep(0)
-                    snapshot = read_snapshot(event.data)
-                    await asyncio.sleep(0)
+                    snapshot = await read_between(event.data)
                     self._done(self._current.take_snapshot(snapshot), "push")
+                    self._current.freshness.confirm(known_at)
                 case "change":
                     self._done(self._current.take_change(read_change(event.data)), "push")
                 case "heartbeat":
-                    beat = _heartbeat.decode(event.data)
-                    self._silence_seconds = beat.interval_seconds * HEARTBEATS_MISSED_MAX + SILENCE_SLACK_SECONDS
-                    return beat.revision <= self._current.revision
+                    return self._beat(_heartbeat.decode(event.data))
         except DoesNotFollow:
             return False
         except msgspec.MsgspecError as error:
-            self.fault_count += 1
-            self.last_error = f"an event that cannot be read: {error}"
-            logger.warning("%s; keeping revision %s and asking for the snapshot", self.last_error, self._current.revision)
+            self._unreadable("an event", error)
             return False
         return True
 
+    def _beat(self, beat: Heartbeat) -> bool:
+        """False where the peer has a later revision. One that is cut off itself says how old its knowledge is."""
+        interval = min(max(beat.interval_seconds, INTERVAL_SECONDS_MIN), INTERVAL_SECONDS_MAX)
+        self._silence_seconds = interval * HEARTBEATS_MISSED_MAX + SILENCE_SLACK_SECONDS
+        if beat.revision > self._current.revision:
+            return False
+        self._current.freshness.confirm(self._clock.monotonic() - max(0.0, beat.age_seconds))
+        return True
+
     async def _fetch(self, at_least: Revision | None) -> Fetched | None:
+        asked_at = self._clock.monotonic()
         try:
             answer = await self._api.send(
                 "GET",
@@ -196,17 +235,29 @@ class Follower:
                 headers={"if-none-match": self._etag} if self._etag else {},
                 timeout_seconds=SNAPSHOT_TIMEOUT_SECONDS,
             )
-            self._heard()
-            if answer.status == 304:
-                return Fetched(at_least, self._current.revision)
-            snapshot = read_snapshot(answer.content)
-        except (Unreachable, ApiError, msgspec.MsgspecError) as error:
-            self.last_error = str(error)
+            revision = self._current.revision if answer.status == 304 else await self._take_fetched(answer, at_least)
+        except (Unreachable, ApiError) as error:
+            self.failed(error)
             return None
-        await asyncio.sleep(0)
+        except msgspec.MsgspecError as error:
+            self._unreadable("a snapshot", error)
+            return None
+        self._heard()
+        if revision >= self._current.revision:
+            self._current.freshness.confirm(asked_at - age_of(answer.headers))
+        return Fetched(at_least, revision)
+
+    async def _take_fetched(self, answer: Answer, at_least: Revision | None) -> Revision:
+        snapshot = await read_between(answer.content)
         self._done(self._current.take_snapshot(snapshot), "poll" if at_least is None else "catch-up")
         self._etag = answer.headers.get("etag", "")
-        return Fetched(at_least, snapshot.revision)
+        return snapshot.revision
+
+    def _unreadable(self, what: str, error: Exception) -> None:
+        """Said, counted, and the snapshot that is held stays (P6)."""
+        self.fault_count += 1
+        self.last_error = f"{what} that cannot be read: {error}"
+        logger.warning("%s; keeping revision %s", self.last_error, self._current.revision)
 
     def _heard(self) -> None:
         self.heard_at = self._clock.monotonic()
@@ -218,3 +269,16 @@ class Follower:
         self._etag = f'"{applied.revision}"' if how == "push" else self._etag
         self._moved.set()
         self._applied(applied, how)
+
+
+async def read_between(content: bytes | str) -> PackedSnapshot:
+    """The snapshot, read while the loop comes round. Raises `msgspec.MsgspecError` for what is none."""
+    steps = reading(content)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            snapshot: PackedSnapshot = done.value
+            await asyncio.sleep(0)
+            return snapshot
+        await asyncio.sleep(0)

@@ -11,26 +11,20 @@ import importlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 
-from rescind.errors import ApiError, Unreachable
+from rescind.answers import Answer, age_of, answer_of, problem_of, unreachable
+from rescind.errors import Unreachable
+from rescind.events import EventStream
 from rescind.sse import Event, EventParser
+from rescind.threads import in_thread
 from rescind.version import __version__
-from rescind.wire import ProblemBody
 
 T = TypeVar("T")
 
 CONNECT_SECONDS = 2.0
-PASSING_RETRY_SECONDS_MAX = 300.0
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A reply below 400: status, lower-case headers, body as it came."""
-
-    status: int
-    headers: dict[str, str]
-    content: bytes
 
 
 class Api:
@@ -122,13 +116,18 @@ class Api:
 
 
 class AsyncApi:
-    """The same calls on an event loop, with typed answers. Built at its first call, on the loop that calls."""
+    """The same calls on an event loop, with typed answers. Built at its first call, on the loop that calls.
+
+    Over connections of its own (`rescind.lines`); through httpx where a proxy stands between.
+    """
 
     def __init__(self, url: str, token: str, environment: str | None = None) -> None:
         self.url = url.rstrip("/")
         self.environment = environment
         self._headers = default_headers(token, environment)
-        self._opening: asyncio.Task[Any] | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._is_open = False
+        self._client: Any = None
         self._httpx: Any = None
         self._lines: Any = None
         self.call_count = 0
@@ -153,19 +152,9 @@ class AsyncApi:
         return self._read(answer.content, answer_type)
 
     async def repeatable(self, path: str, body: object, answer_type: type[T], *, timeout_seconds: float) -> T:
-        """`POST` what may arrive twice, on a connection that lasts: for what goes out often. Raises as `call` does."""
-        await self._http()
-        if self._lines is None:
-            return await self.call("POST", path, body, answer_type, timeout_seconds=timeout_seconds)
-        self.call_count += 1
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                status, headers, content = await self._lines.post(path, msgspec.json.encode(body))
-        except OSError as error:
-            raise unreachable(self.url, error) from error
-        if status >= 400:
-            raise problem_of(status, content, headers.get("retry-after"))
-        return self._read(content, answer_type)
+        """`POST` what may arrive twice: where its connection broke, it is sent again. Raises as `call` does."""
+        answer = await self.send("POST", path, body, timeout_seconds=timeout_seconds, may_repeat=True)
+        return self._read(answer.content, answer_type)
 
     async def send(
         self,
@@ -176,76 +165,140 @@ class AsyncApi:
         timeout_seconds: float = 10.0,
         params: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
+        may_repeat: bool = False,
     ) -> Answer:
         """The answer as it came. Raises `ApiError` for a status of 400 or more, and `Unreachable`."""
-        client = await self._http()
-        timeout = self._httpx.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds))
-        content = None if body is None else msgspec.json.encode(body)
         self.call_count += 1
+        content = b"" if body is None else msgspec.json.encode(body)
         try:
             async with asyncio.timeout(timeout_seconds):
-                response = await client.request(
-                    method, self.url + path, content=content, params=present(params), headers=headers, timeout=timeout
+                await self._open()
+                if self._lines is None:
+                    return await self._through_proxy(method, with_query(path, params), content, headers or {}, timeout_seconds)
+                status, told, content = await self._lines.call(
+                    method,
+                    with_query(path, params),
+                    content,
+                    (headers or {}).items(),
+                    may_repeat=may_repeat or method != "POST",
                 )
-        except (self._httpx.HTTPError, TimeoutError) as error:
+        except OSError as error:  # TimeoutError is one
             raise unreachable(self.url, error) from error
-        return answer_of(response)
+        if status >= 400:
+            raise problem_of(status, content, told.get("retry-after"))
+        return Answer(status=status, headers=told, content=content)
 
     @asynccontextmanager
     async def events(
         self, path: str, *, params: dict[str, Any], headers: dict[str, str], silence_seconds: float
-    ) -> AsyncIterator[AsyncIterator[Event]]:
+    ) -> AsyncIterator[EventStream]:
         """An open SSE stream. Silence longer than `silence_seconds` is `Unreachable`, as is its end by a broken line."""
-        client = await self._http()
-        timeout = self._httpx.Timeout(silence_seconds, connect=CONNECT_SECONDS)
         asked = {"accept": "text/event-stream", "cache-control": "no-store", **headers}
+        target = with_query(path, params)
         try:
-            async with client.stream(
-                "GET", self.url + path, params=present(params), headers=asked, timeout=timeout
-            ) as response:
-                if response.status_code >= 400:
-                    await response.aread()
-                    answer_of(response)
-                yield read_events(response.aiter_raw())
-        except self._httpx.HTTPError as error:
+            async with asyncio.timeout(silence_seconds):
+                await self._open()
+        except OSError as error:
             raise unreachable(self.url, error) from error
+        opened = self._proxied_stream if self._lines is None else self._stream
+        async with opened(target, asked, silence_seconds) as source:
+            yield source
+
+    def files(self) -> list[tuple[int, int]]:
+        """Descriptor and inode of every connection that is open; those of httpx are its own."""
+        return self._lines.files() if self._lines is not None else []
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """What is under way for all calls."""
+        opening = [self._opening] if self._opening is not None else []
+        return [*opening, *(self._lines.tasks() if self._lines is not None else [])]
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._opening is not None and self._opening.done() and not self._opening.cancelled():
-            await (await self._opening).aclose()
+        if self._client is not None:
+            await self._client.aclose()
         if self._lines is not None:
             self._lines.close()
-        self._opening = None
+        self._opening, self._is_open = None, False
 
-    async def _http(self) -> Any:
-        if self._opening is None:
-            self._opening = asyncio.ensure_future(asyncio.to_thread(self._open))
-        return await asyncio.shield(self._opening)
+    @asynccontextmanager
+    async def _stream(self, target: str, headers: dict[str, str], silence_seconds: float) -> AsyncIterator[EventStream]:
+        try:
+            async with asyncio.timeout(silence_seconds):
+                line, status, told = await self._lines.stream(target, headers.items())
+        except OSError as error:
+            raise unreachable(self.url, error) from error
+        source = EventStream(self.url, line.more, silence_seconds, line.abort, age_seconds=age_of(told))
+        try:
+            if status >= 400:
+                raise problem_of(status, await source.rest(), told.get("retry-after"))
+            yield source
+        finally:
+            source.close()
+            self._lines.release(line)
 
-    def _open(self) -> Any:
+    @asynccontextmanager
+    async def _proxied_stream(self, target: str, headers: dict[str, str], silence_seconds: float) -> AsyncIterator[EventStream]:
+        timeout = self._httpx.Timeout(silence_seconds, connect=CONNECT_SECONDS)
+        try:
+            async with self._client.stream("GET", self.url + target, headers=headers, timeout=timeout) as response:
+                if response.status_code >= 400:
+                    await response.aread()
+                    answer_of(response)
+                parts = response.aiter_raw()
+
+                async def more() -> bytes:
+                    async for part in parts:
+                        return bytes(part)
+                    return b""
+
+                yield EventStream(self.url, more, age_seconds=age_of(dict(response.headers)))
+        except self._httpx.HTTPError as error:
+            raise unreachable(self.url, error) from error
+
+    async def _through_proxy(
+        self, method: str, target: str, content: bytes, headers: dict[str, str], timeout_seconds: float
+    ) -> Answer:
+        timeout = self._httpx.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds))
+        try:
+            response = await self._client.request(
+                method, self.url + target, content=content or None, headers=headers, timeout=timeout
+            )
+        except self._httpx.HTTPError as error:
+            raise unreachable(self.url, error) from error
+        return answer_of(response)
+
+    async def _open(self) -> None:
+        """Raises `OSError` where what is needed cannot be had, for example certificates that cannot be read."""
+        if self._is_open:
+            return
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.ensure_future(in_thread(self._prepare))
+        try:
+            await asyncio.shield(self._opening)
+        except (ImportError, ValueError) as error:
+            raise OSError(str(error)) from error
+        self._is_open = True
+
+    def _prepare(self) -> None:
+        """What takes its time (imports, certificates), in a thread."""
+        lines, context = importlib.import_module("rescind.lines"), None
+        if self.url.startswith("https:"):
+            context = importlib.import_module("httpx").create_ssl_context()
+        if lines.is_direct(self.url):
+            self._lines = lines.Lines(self.url, self._headers, context)
+            return
         self._httpx = httpx = importlib.import_module("httpx")
         with suppress(ImportError):  # what httpx would import at its first request, on the event loop: 40 ms
             importlib.import_module("anyio._backends._asyncio")
-        context, lines = self.url.startswith("https:") and httpx.create_ssl_context(), importlib.import_module("rescind.lines")
-        if lines.is_direct(self.url):
-            self._lines = lines.Lines(self.url, self._headers, context or None)
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=30)
-        return httpx.AsyncClient(headers=self._headers, verify=context, limits=limits)
+        self._client = httpx.AsyncClient(headers=self._headers, verify=context or False, limits=limits)
 
     def _read(self, content: bytes, answer_type: type[T]) -> T:
         try:
             return msgspec.json.decode(content or b"null", type=answer_type)
         except msgspec.MsgspecError as error:
             raise Unreachable(f"{self.url} answered something that is not {answer_type.__name__}: {error}") from error
-
-
-async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
-    """The events in a stream of bytes."""
-    parser = EventParser()
-    async for chunk in chunks:
-        for event in parser.feed(chunk):
-            yield event
 
 
 def default_headers(token: str, environment: str | None) -> dict[str, str]:
@@ -260,43 +313,12 @@ def default_headers(token: str, environment: str | None) -> dict[str, str]:
     return {**headers, "x-rescind-environment": environment} if environment else headers
 
 
+def with_query(path: str, params: dict[str, Any] | None) -> str:
+    """The path with the parameters that have a value."""
+    query = urlencode(present(params) or {})
+    return f"{path}?{query}" if query else path
+
+
 def present(params: dict[str, Any] | None) -> dict[str, Any] | None:
     """The parameters that have a value."""
     return {name: value for name, value in params.items() if value is not None} if params else None
-
-
-def answer_of(response: Any) -> Answer:
-    """The answer of an httpx response that has been read. Raises `ApiError` from 400 on."""
-    if response.status_code >= 400:
-        raise problem_of(response.status_code, response.content, response.headers.get("retry-after"))
-    return Answer(status=response.status_code, headers=dict(response.headers), content=response.content)
-
-
-def problem_of(status: int, content: bytes, retry_after: str | None) -> ApiError:
-    """The refusal as an error, whatever its body is (RFC 9457 where it comes from us, anything from a proxy)."""
-    try:
-        body = msgspec.json.decode(content, type=ProblemBody)
-    except msgspec.MsgspecError:
-        body = ProblemBody(status=status, code="http", detail=content[:200].decode("utf-8", "replace"))
-    return ApiError(
-        status,
-        body.code,
-        body.detail,
-        title=body.title,
-        errors=body.errors,
-        suggestion=body.suggestion,
-        next_step=body.next_step,
-        retry_after_seconds=seconds_of(retry_after),
-    )
-
-
-def seconds_of(retry_after: str | None) -> float | None:
-    """Retry-After in its form as seconds (RFC 9110, 10.2.3), at most five minutes; None for anything else."""
-    if not retry_after or not retry_after.strip().isdecimal():
-        return None
-    return min(float(retry_after.strip()), PASSING_RETRY_SECONDS_MAX)
-
-
-def unreachable(url: str, error: BaseException) -> Unreachable:
-    """What to raise when the network said `error`."""
-    return Unreachable(f"{url} could not be reached: {type(error).__name__} {error}".rstrip(": "))

@@ -106,6 +106,8 @@ class SnapshotFlag(Struct, frozen=True, kw_only=True):
     effect_attributes: list[str] = []
     on_unreachable: str = "refuse"
     services: list[str] = []
+    laid: int = 0
+    """How many steps of its `if`, tests and values, prerequisites laid before those that were written."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -137,6 +139,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
 
     revision: Revision
     interval_seconds: float = 5.0
+    age_seconds: float = 0.0
+    """How long ago the peer last knew that this was the newest revision there is."""
 
 
 # --- instances -------------------------------------------------------------------------------------------------------
@@ -158,6 +162,8 @@ class InstanceBeat(Struct, frozen=True, kw_only=True):
     signing_off: bool = False
     journal_open: bool = False
     """Holds outcomes or `proceed` records that the server has not got yet."""
+    obeys_staleness: bool = False
+    """Serves the off variant of a flag whose staleness limit has run out: cut off, it contains a kill by itself (P6)."""
 
 
 class InstanceBeatAnswer(Struct, frozen=True, kw_only=True):
@@ -195,8 +201,8 @@ class EffectRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AdmitRequest(Struct, frozen=True, kw_only=True):
-    effects: list[dict[str, Any]]
-    """Each read as `EffectRequest` on its own: one bad item never fails the batch."""
+    effects: list[Any]
+    """Each read as `EffectRequest` on its own: one bad item, and be it no object, never fails the batch."""
     instance: str = ""
 
 
@@ -243,7 +249,8 @@ class EffectReport(Struct, frozen=True, kw_only=True):
 
 
 class ReportRequest(Struct, frozen=True, kw_only=True):
-    reports: list[dict[str, Any]]
+    reports: list[Any]
+    """Each read as `EffectReport` on its own."""
     instance: str = ""
 
 

@@ -33,6 +33,8 @@ LEASE_SECONDS = 30.0
 STOP_SECONDS = 20.0
 CLAIM_MAX = 256
 REPORT_ATTEMPTS_MAX = 8
+UNREGISTERED = "unknown_saga"
+"""The code of a claim for a saga that is not registered yet: the worker goes on asking, and says so."""
 
 
 class Worker:
@@ -61,7 +63,7 @@ class Worker:
                 try:
                     tasks = await self._claim()
                 except (Unreachable, ApiError) as error:
-                    if isinstance(error, ApiError) and not error.passing:
+                    if isinstance(error, ApiError) and not error.passing and error.code != UNREGISTERED:
                         raise
                     failures += 1
                     logger.warning("cannot claim: %s", error)

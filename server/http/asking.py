@@ -6,24 +6,30 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
+from msgspec import Struct
 
 from flagd.http.bodies import AnyRequest, read_object
 from runtime.principal import Principal
 from runtime.problem import Problem, fault_of
+from runtime.storable import instant_faults
 from server.rollbacks.errors import unknown_rollback
 from server.rollbacks.record import RollbackRecord
 from server.rollbacks.requests import Since, since_of
+from server.rollbacks.watching import Watching
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Struct)
 
 
 async def read(request: AnyRequest, type_: type[T]) -> T:
     """The body as `type_`. Raises `Problem` 400 or 422 with the pointer to what is wrong."""
     body = await read_object(request)
     try:
-        return msgspec.convert(body, type_)
+        asked = msgspec.convert(body, type_)
     except msgspec.ValidationError as error:
         raise Problem(422, "invalid", "The document has faults", str(error), [fault_of(error)]) from None
+    if faults := instant_faults(asked):
+        raise Problem(422, "invalid", "The document has faults", f"{faults[0].pointer} {faults[0].detail}", faults)
+    return asked
 
 
 def read_since(value: Any, pointer: str = "/since") -> Since:
@@ -41,6 +47,16 @@ def rollback_id_of(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise unknown_rollback(text) from None
+
+
+async def find(watching: Watching, text: str, principal: Principal) -> RollbackRecord:
+    """The rollback in a path. Raises `Problem` 404; who may read them is told which may have been meant."""
+    try:
+        return await watching.get(rollback_id_of(text))
+    except Problem as error:
+        if error.code != "unknown_rollback" or not principal.allows("read", principal.environment):
+            raise
+    raise await watching.unknown(text, principal.environment)
 
 
 def require_sight(principal: Principal, record: RollbackRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from runtime.postgres import Postgres
 from runtime.principal import Principal
 from runtime.problem import Problem, suggest
 from sagas.decisions import TARGETS_MAX, Decision, Decisions
-from server.http.asking import read, rollback_id_of
+from server.http.asking import find, read
 from server.rollbacks.record import QUERIES
 from server.rollbacks.requests import Reason
 from server.rollbacks.watching import Watching
@@ -32,12 +33,16 @@ class DecisionRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class DecisionAnswer(Struct, frozen=True, kw_only=True):
-    """What a decision changed. `remaining`: how many of the waiting effects a `retry` did not reach; null for other verbs."""
+    """What a decision changed. `remaining`: how many of the waiting effects a `retry` did not reach; null for other verbs.
+
+    `can_no_longer_act_at`, of a `retry`: from then on no attempt before it does anything any more; null where there was none.
+    """
 
     rollback_id: UUID
     verb: str
     changed: int
     remaining: int | None
+    can_no_longer_act_at: datetime | None
     state: str
     """The rollback's, as it stood before."""
 
@@ -63,15 +68,22 @@ class DecisionController(Controller):
 
         One `retry` reaches so many effects: `remaining` still wait for a person, and it is to be repeated for them.
         """
-        found = await watching.get(rollback_id_of(rollback))
+        found = await find(watching, rollback, principal)
         principal.require(SCOPE, found.environment)
         asked = await read(request, DecisionRequest)
-        before = await waiting(pg, UUID(found.id)) if verb == "retry" else None
+        before, ends_at = await waiting(pg, UUID(found.id), asked.effects) if verb == "retry" else (None, None)
         taken = await carry_out(decisions, verb, UUID(found.id), asked, principal.name)
         left = None if before is None else max(0, before - taken.changed)
         return answer(
             request,
-            DecisionAnswer(rollback_id=taken.rollback_id, verb=verb, changed=taken.changed, remaining=left, state=found.state),
+            DecisionAnswer(
+                rollback_id=taken.rollback_id,
+                verb=verb,
+                changed=taken.changed,
+                remaining=left,
+                can_no_longer_act_at=ends_at,
+                state=found.state,
+            ),
         )
 
 
@@ -97,10 +109,11 @@ async def carry_out(decisions: Decisions, verb: str, rollback_id: UUID, asked: D
             )
 
 
-async def waiting(pg: Postgres, rollback_id: UUID) -> int:
-    """How many effects of the rollback wait for a person."""
+async def waiting(pg: Postgres, rollback_id: UUID, named: list[UUID] | None) -> tuple[int, datetime | None]:
+    """How many effects of the rollback wait for a person, and when the attempts of those named end at the latest."""
     async with pg.connection() as connection:
-        return int(await connection.fetchval(QUERIES.waiting, rollback_id))
+        number = int(await connection.fetchval(QUERIES.waiting, rollback_id))
+        return number, await connection.fetchval(QUERIES.can_no_longer_act_at, rollback_id, named)
 
 
 def refused(pointer: str, detail: str) -> Problem:

@@ -24,6 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 WRITING_MAX = 50
 PATH_LENGTH_MAX = 512
+STOP_SECONDS = 5.0
 
 log = logging.getLogger("rescind.refusals")
 unwritten = counter("rescind.audit.refusals_not_written")
@@ -55,8 +56,13 @@ class RefusalMiddleware:
             self._write(scope)
 
     async def stop(self) -> None:
-        """Finish what is being written."""
-        await asyncio.gather(*self._writing, return_exceptions=True)
+        """Finish what is being written, within `STOP_SECONDS`; what is not written then is counted."""
+        if not self._writing:
+            return
+        _, late = await asyncio.wait(self._writing, timeout=STOP_SECONDS)
+        for task in late:
+            task.cancel()
+        unwritten.add(len(late))
 
     def _write(self, scope: Scope) -> None:
         if len(self._writing) >= WRITING_MAX:

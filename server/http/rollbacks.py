@@ -17,7 +17,8 @@ from runtime.errors import Unavailable
 from runtime.postgres import Postgres
 from runtime.principal import Principal
 from runtime.problem import Problem
-from server.http.asking import require_sight, rollback_id_of
+from runtime.right import Right
+from server.http.asking import find, require_sight, rollback_id_of
 from server.http.streams import Streams
 from server.rollbacks import record
 from server.rollbacks.record import RollbackRecord
@@ -61,14 +62,14 @@ class RollbackController(Controller):
         rollback: FromPath[str],
         watching: NamedDependency[Watching],
         principal: NamedDependency[Principal],
+        right: NamedDependency[Right],
         wait: FromQuery[str | None] = None,
         timeout_seconds: FromQuery[float] = 30.0,
     ) -> Response[bytes]:
         """The rollback now; with `?wait=` once it has come so far, or when `timeout_seconds` are over, as it stands then."""
-        identity = rollback_id_of(rollback)
-        found = await seen(watching, identity, principal)
+        found = await seen(watching, rollback, principal)
         if wait is not None:
-            found = await watching.wait(identity, goal_of(wait), max(0.0, timeout_seconds))
+            found = await watching.wait(UUID(found.id), goal_of(wait), max(0.0, timeout_seconds), right)
         return answer(request, found)
 
     @get("/{rollback:str}/events", summary="Follow a rollback", media_type="text/event-stream")
@@ -78,13 +79,12 @@ class RollbackController(Controller):
         watching: NamedDependency[Watching],
         streams: NamedDependency[Streams],
         principal: NamedDependency[Principal],
+        right: NamedDependency[Right],
     ) -> Stream:
         """Server-sent events: `rollback` with the record at once and at every change, until it has settled."""
-        identity = rollback_id_of(rollback)
-        await seen(watching, identity, principal)
-        return Stream(
-            streams.bounded(frames(watching, identity)), media_type="text/event-stream", headers={"cache-control": "no-cache"}
-        )
+        identity = UUID((await seen(watching, rollback, principal)).id)
+        followed = streams.bounded(frames(watching, identity, right))
+        return Stream(followed, media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
     @get("/{rollback:str}/report", summary="Report of a rollback")
     async def report(
@@ -99,8 +99,7 @@ class RollbackController(Controller):
         after: FromQuery[str | None] = None,
     ) -> Response[bytes] | Stream:
         """What became of every effect, and that it adds up. `?format=csv`: every effect as a line."""
-        identity = rollback_id_of(rollback)
-        await seen(watching, identity, principal)
+        identity = UUID((await seen(watching, rollback, principal)).id)
         if form == "csv":
             headers = {"content-disposition": f'attachment; filename="rollback-{identity}.csv"'}
             return Stream(reports.csv(identity), media_type="text/csv; charset=utf-8", headers=headers)
@@ -108,9 +107,9 @@ class RollbackController(Controller):
         return answer(request, await reports.report(identity, after=last, limit=max(1, limit)))
 
 
-async def seen(watching: Watching, identity: UUID, principal: Principal) -> RollbackRecord:
+async def seen(watching: Watching, text: str, principal: Principal) -> RollbackRecord:
     """The rollback, if this token may see it. Raises `Problem` 403 and 404."""
-    found = await watching.get(identity)
+    found = await find(watching, text, principal)
     require_sight(principal, found)
     return found
 
@@ -122,10 +121,13 @@ def goal_of(text: str) -> Goal:
     return text
 
 
-async def frames(watching: Watching, identity: UUID) -> AsyncIterator[bytes]:
-    """The rollback's changes as events. It ends where PostgreSQL goes away: who watches comes back."""
+async def frames(watching: Watching, identity: UUID, right: Right) -> AsyncIterator[bytes]:
+    """The rollback's changes as events. It ends with the right to see them, and where PostgreSQL goes away."""
     try:
-        async for found in watching.changes(identity):
+        async for found in watching.changes(identity, right):
             yield BEAT if found is None else b"event: rollback\ndata: " + msgspec.json.encode(found) + b"\n\n"
     except Unavailable:
         return
+    except Problem as problem:
+        if problem.status != 401:
+            raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Controller, Response, get, post
@@ -15,9 +15,10 @@ from rescind.version import __version__
 from flagd.http.bodies import AnyRequest, answer
 from runtime import audit, tokens
 from runtime.clock import Entropy
-from runtime.postgres import Postgres
+from runtime.postgres import Connection, Postgres
 from runtime.principal import Principal
 from runtime.problem import Problem
+from sagas.http.environments import Environments
 from server.http.asking import read
 from server.rollbacks.requests import Reason
 
@@ -40,6 +41,21 @@ class Revocation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: Reason
 
 
+async def make(connection: Connection, asked: NewToken, actor: str, entropy: Entropy) -> dict[str, Any]:
+    """Make a token and its audit entry in the caller's transaction; what the API answers. Raises `Problem` 422."""
+    if asked.expires_at is not None and asked.expires_at.tzinfo is None:
+        raise Problem(422, "invalid", "The document has faults", "`expires_at` needs a time zone", [
+            {"pointer": "/expires_at", "code": "invalid", "detail": "needs a time zone, for example Z"}])  # fmt: skip
+    text, identity = await tokens.create(
+        connection, asked.name, asked.environment, asked.scopes, actor, asked.expires_at, entropy
+    )
+    await audit.append(
+        connection, actor=actor, action="token.create", environment=asked.environment, object=identity,
+        reason=asked.reason, detail={"name": asked.name, "scopes": asked.scopes},
+    )  # fmt: skip
+    return {"id": identity, "token": text, "name": asked.name, "scopes": asked.scopes, "environment": asked.environment}
+
+
 class TokenController(Controller):
     """Tokens: admins make and revoke them."""
 
@@ -52,23 +68,16 @@ class TokenController(Controller):
         request: AnyRequest,
         pg: NamedDependency[Postgres],
         entropy: NamedDependency[Entropy],
+        environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
         """The answer holds the token's text, which is never to be had again."""
         principal.require("admin")
         asked = await read(request, NewToken)
-        if asked.expires_at is not None and asked.expires_at.tzinfo is None:
-            raise Problem(422, "invalid", "The document has faults", "`expires_at` needs a time zone", [
-                {"pointer": "/expires_at", "code": "invalid", "detail": "needs a time zone, for example Z"}])  # fmt: skip
+        if asked.environment is not None:
+            await environments.require(asked.environment)
         async with pg.transaction() as connection:
-            text, identity = await tokens.create(
-                connection, asked.name, asked.environment, asked.scopes, principal.name, asked.expires_at, entropy
-            )
-            await audit.append(
-                connection, actor=principal.name, action="token.create", environment=asked.environment, object=identity,
-                reason=asked.reason, detail={"name": asked.name, "scopes": asked.scopes},
-            )  # fmt: skip
-        shown = {"id": identity, "token": text, "name": asked.name, "scopes": asked.scopes, "environment": asked.environment}
+            shown = await make(connection, asked, principal.name, entropy)
         return answer(request, shown, 201)
 
     @get("/", summary="List tokens")

@@ -1,4 +1,7 @@
-"""Change lists that hold a kill: puts, archives and kills of one environment in one revision (P1)."""
+"""Change lists that hold a kill: puts, archives and kills of one environment in one revision (P1).
+
+In recovery a list of nothing but kills goes through, as every kill does; another one is refused whole.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from runtime.postgres import Connection
 from runtime.principal import Principal
 from runtime.problem import fault_of
 from server.rollbacks.errors import UNKNOWN_FLAG, state_of, unknown_flag
-from server.rollbacks.requests import KillRequest, since_of
+from server.rollbacks.recovery import recover
+from server.rollbacks.requests import KillRequest, faults_of
 from server.rollbacks.service import KillAnswer, Kills, kill_within
 
 KILL_FIELDS = frozenset(KillRequest.__struct_fields__) - {"reason"}
@@ -106,15 +110,22 @@ class ChangeLists:
         **given: Any,
     ) -> tuple[wire.Revision, list[KillAnswer]]:
         kills, _ = read_kills(items, reason)
+        seen, kills_only = await self._kills.seen(environment), not operations
+        if kills_only:
+            await recover(connection, environment, seen, actor)
         revision = await self._flags.write(
             connection, environment, operations, actor=actor, reason=reason,
             pointers=changes.pointers_of(operations, changes.places_beside_kills(items)),
-            beside=[{"op": "kill", "key": kill.key, "scope": kill.request.scope} for kill in kills], **given,
+            beside=[{"op": "kill", "key": kill.key, "scope": kill.request.scope} for kill in kills],
+            **{**given, "seen": seen.revision, "through_recovery": kills_only},
         )  # fmt: skip
         answers = [
-            await kill_within(connection, environment, keys, request, actor, rollback_id=self._entropy.uuid7(), in_change=True)
+            await kill_within(
+                connection, environment, keys, request, actor,
+                rollback_id=self._entropy.uuid7(), in_change=True, seen=seen,
+            )
             for keys, request in together(kills)
-        ]
+        ]  # fmt: skip
         return revision, answers
 
 
@@ -140,13 +151,11 @@ def read_kills(items: list[Any], reason: str | None) -> tuple[list[KillOperation
             request = msgspec.convert(
                 {"reason": "a change list", **asked, **({"reason": reason} if reason else {})}, KillRequest
             )
-            since_of(request.since)
         except msgspec.ValidationError as error:
             found = fault_of(error, at)
             faults.append(wire.Fault(pointer=found.pointer, detail=found.detail))
-        except ValueError as error:
-            faults.append(wire.Fault(pointer=f"{at}/since", detail=str(error)))
         else:
+            faults += [wire.Fault(pointer=at + one.pointer, detail=one.detail) for one in faults_of(request)]
             kills.append(KillOperation(key=key, request=request))
     if not reason:
         faults.append(wire.Fault(pointer="/reason", code="missing", detail="a kill needs a reason"))

@@ -6,10 +6,12 @@ RS002        404     unknown_flag
 RS003        409     not_killed
 RS004        409     killed_again
 RS005        409     compensations_running
+RS006        409     environment_in_recovery
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 import asyncpg
@@ -22,6 +24,12 @@ UNKNOWN_FLAG = "RS002"
 NOT_KILLED = "RS003"
 KILLED_AGAIN = "RS004"
 COMPENSATIONS_RUNNING = "RS005"
+IN_RECOVERY = "RS006"
+
+SHOWN_MAX = 3
+ID_LENGTH_MIN = 4
+ID_LENGTH_MAX = 64
+ID_CUTOFF = 0.85
 
 
 def state_of(error: asyncpg.PostgresError) -> str:
@@ -30,7 +38,7 @@ def state_of(error: asyncpg.PostgresError) -> str:
 
 
 def problem_of(error: asyncpg.PostgresError, *, environment: str, flag: str) -> Problem | None:
-    """The refusal behind an error of `kill_v1` or `lift_v1`; null for an error of another kind."""
+    """The refusal behind an error of `kill_v2` or `lift_v1`; null for an error of another kind."""
     detail = getattr(error, "detail", None) or ""
     match state_of(error):
         case "RS003":
@@ -75,15 +83,31 @@ def unknown_flag(key: str, environment: str, known: Sequence[str]) -> Problem:
     )  # fmt: skip
 
 
-def unknown_rollback(text: str) -> Problem:
-    """404."""
+def unknown_rollback(text: str, latest: Sequence[str] = ()) -> Problem:
+    """404 with the id that was probably meant, or else the latest ones: `latest` are those that may be told, newest first."""
+    shown = ", ".join(latest[:SHOWN_MAX])
     return Problem(
         404,
         "unknown_rollback",
         "Unknown rollback",
         f"There is no rollback {text[:80]!r}.",
-        next_step="`rescind recent` lists the latest",
+        suggestion=near_id(text, latest),
+        next_step=f"`rescind recent` lists the latest{': ' if shown else ''}{shown}",
     )
+
+
+def near_id(text: str, known: Sequence[str]) -> str | None:
+    """The one id that begins so, or else the nearest by spelling: ids of one hour share their first third and are not near.
+
+    >>> near_id("0192aaaa-0000-7000-8000-00000000000b", ["0192aaaa-0000-7000-8000-00000000000a"])
+    '0192aaaa-0000-7000-8000-00000000000a'
+    """
+    word = text.strip().lower()[:ID_LENGTH_MAX]
+    begun = [one for one in known if one.startswith(word)] if len(word) >= ID_LENGTH_MIN else []
+    if len(begun) == 1:
+        return begun[0]
+    near = difflib.get_close_matches(word, known, n=1, cutoff=ID_CUTOFF)
+    return near[0] if near else None
 
 
 def unavailable(error: Unavailable) -> Problem:

@@ -21,6 +21,9 @@ EFFECTS_LIMIT_MS = 200
 WORKER_LIVE_SECONDS = 60.0
 SILENT_SECONDS = 15.0
 
+Handler = tuple[str, str, str]
+"""Saga, version and step that a live worker serves."""
+
 
 class PreviewKind(Struct, kw_only=True):
     """The effects of one kind that a kill would take now, and how they would be undone."""
@@ -71,7 +74,9 @@ class Previews:
                 known = [row[0] for row in await connection.fetch(KILLS.flags, environment)]
                 raise unknown_flag(flag, environment, known)
             services = await connection.fetch(QUERIES.instances, environment, LIVE_SECONDS, SILENT_SECONDS)
-            workers = {(row[0], row[1]) for row in await connection.fetch(QUERIES.workers, environment, WORKER_LIVE_SECONDS)}
+            workers = {
+                (row[0], row[1], row[2]) for row in await connection.fetch(QUERIES.workers, environment, WORKER_LIVE_SECONDS)
+            }
         rows = await self._effects(environment, flag, scope, since)
         silent = sum(row["silent"] for row in services)
         unknown = [] if rows is not None else [f"the effects: counting them takes longer than {EFFECTS_LIMIT_MS} ms"]
@@ -110,21 +115,26 @@ def kinds_of(rows: Sequence[Any]) -> dict[str, PreviewKind]:
     return kinds
 
 
-def cannot_be_undone(rows: Sequence[Any], workers: set[tuple[str, str]]) -> list[str]:
+def cannot_be_undone(rows: Sequence[Any], workers: set[Handler]) -> list[str]:
     """A sentence for each kind that would wait for a person, or be reported only (P15)."""
-    sentences: list[str] = []
+    counts: dict[tuple[str, str], int] = {}
     for row in rows:
-        if row["definition"] is None:
-            sentences.append(
-                f"{row['number']} {row['kind']}: no definition says how they are undone; they would wait for a person"
-            )
-        elif row["class"] == "irreversible":
-            sentences.append(f"{row['number']} {row['kind']}: irreversible, they would be reported")
-        elif row["executor"] is None:
-            sentences.append(f"{row['number']} {row['kind']}: no compensation is defined; they would wait for a person")
-        elif row["executor"] == "worker" and (row["definition"], row["definition_version"]) not in workers:
-            sentences.append(
-                f"{row['number']} {row['kind']}: no live worker serves {row['definition']} {row['definition_version']}; "
-                f"they wait until one runs (`rescind work`)"
-            )
-    return sorted(set(sentences))
+        obstacle = obstacle_of(row, workers)
+        if obstacle is not None:
+            counts[row["kind"], obstacle] = counts.get((row["kind"], obstacle), 0) + row["number"]
+    return sorted(f"{number} {kind}: {obstacle}" for (kind, obstacle), number in counts.items())
+
+
+def obstacle_of(row: Any, workers: set[Handler]) -> str | None:
+    """What stands in the way of undoing these effects, or null. A worker serves steps of sagas, never loose kinds."""
+    name, version, step = row["definition"], row["definition_version"], row["step"]
+    if name is None:
+        return "no definition says how they are undone; they would wait for a person"
+    if row["class"] == "irreversible":
+        return "irreversible, they would be reported"
+    if row["executor"] is None:
+        return "no compensation is defined; they would wait for a person"
+    if row["executor"] == "worker" and (row["definition_is_kind"] or (name, version, step) not in workers):
+        place = f"{name} {version}" if step is None else f"{name} {version}, step {step}"
+        return f"no live worker serves {place}; they wait until one runs (`rescind work`)"
+    return None

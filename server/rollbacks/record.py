@@ -16,14 +16,19 @@ from msgspec import Struct, field
 from rescind.wire import Revision
 
 from runtime.queries import Queries
+from server.rollbacks import retries
+from server.rollbacks.retries import Retry
 
 QUERIES = Queries.load("server.rollbacks", "record")
 
 LIVE_SECONDS = 900.0
 """An instance silent for longer than this before a kill counts as gone; younger ones stay `unconfirmed`, by name."""
-BEAT_SECONDS = 5.0
+LATE_SECONDS = 14.0
+"""How late an instance may hear what a server says: a stream that was silent for longer is dead to it (two heartbeats and a
+second), and a replica's look at PostgreSQL counts for 2.5 s. Shorter staleness limits than this count as this."""
 INSTANCES_MAX = 20_000
 NAMED_MAX = 100
+LATEST_MAX = 100
 LISTED_MAX = 200
 
 STATES = ("compensated", "never_happened", "irreversible", "skipped", "waiting", "pending")
@@ -140,6 +145,7 @@ class RollbackRecord(Struct, frozen=True, kw_only=True):
     as_of: datetime
     containment: Containment | None = None
     counts: dict[str, KindCounts] | None = None
+    retrying: list[Retry] = []
 
 
 async def load(connection: asyncpg.Connection, rollback_id: UUID) -> RollbackRecord | None:
@@ -150,7 +156,13 @@ async def load(connection: asyncpg.Connection, rollback_id: UUID) -> RollbackRec
     flags = await connection.fetch(QUERIES.flags, [rollback_id])
     known = containment_of(row["fenced_at"], await instances(connection, rollback_id))
     known = msgspec.structs.replace(known, contained_at=contained_at_of(row))
-    return record_of(row, flags, containment=known, counts=await counts(connection, rollback_id))
+    found = record_of(row, flags, containment=known, counts=await counts(connection, rollback_id))
+    return msgspec.structs.replace(found, retrying=await retries.load(connection, rollback_id))
+
+
+async def latest(connection: asyncpg.Connection, environment: str | None) -> list[str]:
+    """The ids of the youngest rollbacks of an environment, or of all."""
+    return [row["id"] for row in await connection.fetch(QUERIES.latest, environment, LATEST_MAX)]
 
 
 async def listing(
@@ -170,7 +182,7 @@ async def listing(
 
 async def instances(connection: asyncpg.Connection, rollback_id: UUID) -> list[InstanceState]:
     """Every instance that was alive at the kill."""
-    rows = await connection.fetch(QUERIES.containment, rollback_id, LIVE_SECONDS, BEAT_SECONDS, INSTANCES_MAX)
+    rows = await connection.fetch(QUERIES.containment, rollback_id, LIVE_SECONDS, LATE_SECONDS, INSTANCES_MAX)
     return [
         InstanceState(
             instance=row["id"], service=row["service"], state=row["state"], how=row["how"],

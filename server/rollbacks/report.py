@@ -70,16 +70,19 @@ class EffectLine(Struct, frozen=True, kw_only=True):
     disposition: str
     reason: str | None
     cause: Any
-    """Of one that waits: what its last attempt was told."""
+    """Of one that waits or is to be tried again: what its last attempt was told."""
     by_whom: str | None
     action: str | None
     action_key: str | None
     connection: str | None
     attempts: int | None
+    next_try_at: datetime | None
     proof: Any
     undone_by: str | None
     acknowledged_by: str | None
     acknowledged_at: datetime | None
+    can_no_longer_act_at: datetime | None
+    """Of one that waits: from then on its last attempt, if nobody heard of its end, does nothing any more (hazard 17)."""
 
 
 class Sum(Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from runtime.postgres import Postgres
 from runtime.queries import Queries
 from runtime.telemetry import counter
 from server.rollbacks.errors import UNKNOWN_ENVIRONMENT, UNKNOWN_FLAG, problem_of, state_of, unknown_environment, unknown_flag
+from server.rollbacks.recovery import NOTHING_SEEN, Recovery, Seen, expect_current, refusal
 from server.rollbacks.requests import KillRequest, LiftRequest, since_of
 
 QUERIES = Queries.load("server.rollbacks", "kills")
@@ -62,8 +63,11 @@ class LiftAnswer(Struct, frozen=True, kw_only=True):
 class Kills:
     """Kills and lifts flags. `after_commit` brings the replicas up to a revision, `nudge` rings the coordinator's bell."""
 
-    def __init__(self, pg: Postgres, entropy: Entropy, after_commit: AfterCommit, nudge: Callable[[], None]) -> None:
+    def __init__(
+        self, pg: Postgres, entropy: Entropy, recovery: Recovery, after_commit: AfterCommit, nudge: Callable[[], None]
+    ) -> None:
         self._pg = pg
+        self._recovery = recovery
         self._entropy = entropy
         self._after_commit = after_commit
         self._nudge = nudge
@@ -72,19 +76,24 @@ class Kills:
     async def kill(self, environment: str, flags: Sequence[str], request: KillRequest, actor: str) -> KillAnswer:
         """Kill the flags in one transaction. Raises `Problem` 404 for an unknown flag, `Unavailable` if PostgreSQL is away."""
         rollback_id = self._entropy.uuid7()
+        seen = await self.seen(environment)
         for _ in range(KILL_ATTEMPTS_MAX - 1):
             try:
-                return await self._kill(environment, flags, request, actor, rollback_id)
+                return await self._kill(environment, flags, request, actor, rollback_id, seen)
             except OutcomeUnknown as error:
                 log.warning("the kill of %s is repeated: %s", ", ".join(flags), error)
-        return await self._kill(environment, flags, request, actor, rollback_id)
+        return await self._kill(environment, flags, request, actor, rollback_id, seen)
+
+    async def seen(self, environment: str) -> Seen:
+        """What is known outside PostgreSQL, for a kill to be above it."""
+        return await self._recovery.seen(environment)
 
     async def _kill(
-        self, environment: str, flags: Sequence[str], request: KillRequest, actor: str, rollback_id: UUID
+        self, environment: str, flags: Sequence[str], request: KillRequest, actor: str, rollback_id: UUID, seen: Seen
     ) -> KillAnswer:
         try:
             async with self._pg.transaction() as connection:
-                answer = await kill_within(connection, environment, flags, request, actor, rollback_id=rollback_id)
+                answer = await kill_within(connection, environment, flags, request, actor, rollback_id=rollback_id, seen=seen)
         except asyncpg.PostgresError as error:
             raise await self.refusal(error, environment, flags) or error from error
         self.told(environment, Revision.parse(answer.revision))
@@ -108,10 +117,12 @@ class Kills:
     async def lift(self, environment: str, flag: str, request: LiftRequest, actor: str) -> LiftAnswer:
         """Lift every standing kill of the flag.
 
-        Raises `Problem` 404, or 409 where a kill came in between or effects are being undone.
+        Raises `Problem` 404, or 409 where a kill came in between, effects are being undone or the environment is in recovery.
         """
+        seen = await self.seen(environment)
         try:
             async with self._pg.transaction() as connection:
+                await expect_current(connection, environment, seen)
                 row = await connection.fetchrow(
                     QUERIES.lift, environment, flag, actor, request.reason, request.kill_count, request.force
                 )
@@ -147,15 +158,19 @@ class Kills:
             # the replicas' own poll of PostgreSQL brings it within a second
             log.warning("revision %s of %s could not be told at once", revision, environment, exc_info=True)
 
+    async def environments(self) -> list[str]:
+        """The names of all environments."""
+        return await self._names(QUERIES.environments)
+
     async def refusal(self, error: asyncpg.PostgresError, environment: str, flags: Sequence[str]) -> Exception | None:
         """The `Problem` behind an error of the SQL functions, with suggestions; null for an error of another kind."""
         match state_of(error):
             case state if state == UNKNOWN_ENVIRONMENT:
-                return unknown_environment(environment, await self._names(QUERIES.environments))
+                return unknown_environment(environment, await self.environments())
             case state if state == UNKNOWN_FLAG:
                 key = getattr(error, "detail", None) or flags[0]
                 return unknown_flag(key, environment, await self._names(QUERIES.flags, environment))
-        return problem_of(error, environment=environment, flag=flags[0])
+        return refusal(error, environment) or problem_of(error, environment=environment, flag=flags[0])
 
     async def _names(self, query: str, *arguments: Any) -> list[str]:
         async with self._pg.connection() as connection:
@@ -170,15 +185,19 @@ async def kill_within(
     actor: str,
     *,
     rollback_id: UUID,
+    seen: Seen = NOTHING_SEEN,
     in_change: bool = False,
 ) -> KillAnswer:
-    """Kill in the caller's transaction. `in_change`: it is a change list's and has taken its revision already (P1)."""
+    """Kill in the caller's transaction. `in_change`: it is a change list's and has taken its revision already (P1).
+
+    `seen`: where PostgreSQL is older than that, the kill is in a new generation above it (P2, P4)."""
     since = since_of(request.since)
     row = await connection.fetchrow(
         QUERIES.kill, environment, list(flags), request.reason, actor, request.incident, request.compensate,
         request.grace_seconds, request.scope, since.at,
         since.revision.generation if since.revision else None, since.revision.n if since.revision else None,
         request.fault_at, request.detected_at, request.decided_at, rollback_id, in_change,
+        seen.revision.generation, seen.revision.n, seen.kills,
     )  # fmt: skip
     return KillAnswer(
         rollback_id=str(row["rollback_id"]),

@@ -15,6 +15,7 @@ import msgspec
 from runtime.clock import Clock
 from runtime.postgres import Postgres
 from runtime.problem import Problem
+from runtime.right import Right
 from server.rollbacks import record
 from server.rollbacks.errors import unknown_rollback
 from server.rollbacks.record import RollbackRecord
@@ -45,8 +46,17 @@ class Watching:
             raise unknown_rollback(str(rollback_id))
         return found
 
-    async def wait(self, rollback_id: UUID, goal: Goal, timeout_seconds: float) -> RollbackRecord:
-        """The rollback once it has reached `goal`, or as it stands when the time is up."""
+    async def unknown(self, text: str, environment: str | None) -> Problem:
+        """404 for what is no rollback, with those of the environment (null: of all) that may have been meant."""
+        async with self._pg.connection() as connection:
+            latest = await record.latest(connection, environment)
+        return unknown_rollback(text, latest)
+
+    async def wait(self, rollback_id: UUID, goal: Goal, timeout_seconds: float, right: Right) -> RollbackRecord:
+        """The rollback once it has reached `goal`, or as it stands when the time is up.
+
+        Raises `Problem` 401 as soon as the right to see it is gone.
+        """
         if goal == "verified":
             raise Problem(
                 422, "nothing_measures_health", "Cannot be verified", "Nothing measures health in this environment.",
@@ -59,10 +69,13 @@ class Watching:
             now = self._clock.monotonic()
             if reached(found, goal) or now >= deadline:
                 return found
-            await self._clock.sleep(min(pause_seconds(now - begun), max(deadline - now, 0.0)))
+            await right.pause(min(pause_seconds(now - begun), max(deadline - now, 0.0)))
 
-    async def changes(self, rollback_id: UUID) -> AsyncIterator[RollbackRecord | None]:
-        """The rollback at once and whenever it changed, until it is settled and contained; null after 1 s without change."""
+    async def changes(self, rollback_id: UUID, right: Right) -> AsyncIterator[RollbackRecord | None]:
+        """The rollback at once and whenever it changed, until it is settled and contained; null after 1 s without change.
+
+        Raises `Problem` 401 as soon as the right to see it is gone.
+        """
         last = b""
         told = changed = self._clock.monotonic()
         while True:
@@ -79,7 +92,7 @@ class Watching:
             if found.state == "settled" and (found.contained_at or found.lifted_at):
                 return
             idle = min((now - changed) * IDLE_SHARE, IDLE_SECONDS_MAX)
-            await self._clock.sleep(max(pause_seconds(now - begun), idle))
+            await right.pause(max(pause_seconds(now - begun), idle))
 
 
 def pause_seconds(query_seconds: float) -> float:

@@ -18,9 +18,17 @@ EVALUATORS: dict[str, Any] = {
     "adult": {">=": [{"var": "n"}, 3]},
     "free": {"in": [{"var": "s"}, ["free", "abc"]]},
 }
+AFTER_2020 = {"<": [1_577_836_800, {"var": "$flagd.timestamp"}, 9_999_999_999]}
 DEPTH = 3
 
 Rule = st.SearchStrategy[Any]
+
+
+def mostly(usual: Rule, seldom: Rule) -> Rule:
+    """Four times in five the first."""
+    return st.sampled_from([usual, usual, usual, usual, seldom]).flatmap(lambda chosen: chosen)
+
+
 small = st.integers(-9, 9)
 texts = st.sampled_from(TEXTS)
 
@@ -33,7 +41,9 @@ contexts = st.fixed_dictionaries(
         "v": st.sampled_from(VERSIONS),
     },
 )
-users = st.none() | st.sampled_from(["", "user-1", "user-2", "ü"])
+
+
+users = mostly(st.sampled_from([f"user-{number}" for number in range(9)]), st.sampled_from([None, "", "ü"]))
 
 
 def _made(operator: str, *arguments: Rule) -> Rule:
@@ -55,6 +65,7 @@ def numbers(depth: int = 0) -> Rule:
         *known, _many("+", inner), _made("*", inner, inner), _made("-", inner, inner), _many("-", inner, 1),
         _made("/", inner, st.sampled_from([1, 2, 4, -2])), _made("%", st.integers(0, 9), st.integers(1, 4)),
         _many("min", inner), _many("max", inner), st.just(sums), _made("if", booleans(depth + 1), inner, inner),
+        _made("?:", booleans(depth + 1), inner, inner), st.sampled_from([{"var": {"cat": ["n"]}}, {"var": ["l.0", 3]}]),
     )  # fmt: skip
 
 
@@ -85,7 +96,7 @@ def lists(depth: int = 0) -> Rule:
 def booleans(depth: int = 0) -> Rule:
     """Something that gives true, false or null."""
     names = st.lists(st.sampled_from(["n", "s", "u.c", "none", "v"]), min_size=1, max_size=3)
-    known = [st.booleans(), st.sampled_from([{"var": "b"}, {"$ref": "adult"}, {"$ref": "free"}])]
+    known = [st.booleans(), st.sampled_from([{"var": "b"}, {"$ref": "adult"}, {"$ref": "free"}, AFTER_2020])]
     if depth >= DEPTH:
         return st.one_of(known)
     deeper = depth + 1
@@ -112,31 +123,46 @@ def booleans(depth: int = 0) -> Rule:
 
 def fractions(depth: int) -> Rule:
     """A split, in shorthand or with a bucketing value, of plain or computed weights and variants."""
-    weight = st.integers(-2, 100) | _made("if", booleans(DEPTH - 1), st.integers(0, 9), st.integers(0, 9))
+    some = st.integers(1, 100)
+    weight = mostly(some, _made("if", booleans(DEPTH - 1), some, some) | _made("-", small, small) | st.just(0))
     variant = st.sampled_from(list(VARIANTS)) | (targetings(depth + 1) if depth < DEPTH else st.just("on"))
     share = st.tuples(variant, weight).map(list) | variant.map(lambda one: [one])
-    by = st.sampled_from(
-        [{"var": "s"}, {"var": "n"}, {"var": "f"}, {"var": "b"}, {"var": "none"}, {"var": "u.c"},
-         {"cat": [{"var": "$flagd.flagKey"}, {"var": ["targetingKey", ""]}]}]
-    )  # fmt: skip
+    joined = {"cat": [{"var": "$flagd.flagKey"}, {"var": ["targetingKey", ""]}]}
+    known = st.sampled_from([{"var": "s"}, {"var": "n"}, {"var": "f"}, {"var": "b"}, joined])
+    by = mostly(known, st.sampled_from([{"var": "none"}, {"var": "u.c"}]))
     shares = st.lists(share, min_size=1, max_size=4)
     return st.tuples(st.none() | by, shares).map(lambda one: {"fractional": one[1] if one[0] is None else [one[0], *one[1]]})
 
 
 def targetings(depth: int = 0) -> Rule:
     """What may stand as a flag's targeting: a variant, true, false or null in the end."""
-    known = st.sampled_from([*VARIANTS, None])
+    known = mostly(st.sampled_from(list(VARIANTS)), st.none())
     if depth >= DEPTH:
         return known
     inner = targetings(depth + 1)
     ladder = st.lists(st.tuples(booleans(depth + 1), inner), min_size=1, max_size=3)
-    return st.one_of(
-        ladder.map(lambda steps: {"if": [part for step in steps for part in step]}),
-        st.tuples(ladder, inner).map(lambda one: {"if": [*(part for step in one[0] for part in step), one[1]]}),
-        fractions(depth + 1),
-    )
+    short = ladder.map(lambda steps: {"if": [part for step in steps for part in step]})
+    whole = st.tuples(ladder, inner).map(lambda one: {"if": [*(part for step in one[0] for part in step), one[1]]})
+    return mostly(whole | fractions(depth + 1), short)
 
 
-targeting_rules = targetings().filter(lambda rule: isinstance(rule, dict)) | booleans().filter(
-    lambda rule: isinstance(rule, dict)
+def _is_rule(rule: Any) -> bool:
+    return isinstance(rule, dict)
+
+
+_targeted, _split = targetings().filter(_is_rule), fractions(1)
+targeting_rules = mostly(_targeted | _split, booleans().filter(_is_rule))
+
+many_texts = st.lists(st.sampled_from(["a", "b", "free", "1.0"]), min_size=1, max_size=3)
+leads = st.one_of(
+    many_texts.map(lambda given: {"in": [{"var": "x"}, given]}),
+    texts.map(lambda given: {"===": [{"var": "x"}, given]}),
+    texts.map(lambda given: {"==": [given, {"var": ["x"]}]}),
 )
+steps = leads | leads.map(lambda lead: {"and": [lead]}) | st.tuples(leads, booleans(DEPTH - 1)).map(
+    lambda both: {"and": ["a name", *both]}
+)  # fmt: skip
+ladders = st.lists(st.tuples(steps, st.sampled_from([*VARIANTS, None])), min_size=4, max_size=9).map(
+    lambda rules: {"if": [part for rule in rules for part in rule]}
+)
+"""Rules in a row that ask for one attribute, `x`, first."""

@@ -9,10 +9,10 @@ import mmh3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rescind.evaluation import moved
+from rescind.evaluation import Evaluator, moved
 from rescind.evaluation.bucketing import default_seat, encode, prefix, seat, thresholds
 
-from tests.evaluation.flags import flag, resolve
+from tests.evaluation.flags import Spec, flag, resolve
 
 QUARTERS = {"fractional": [["a", 25], ["b", 25], ["c", 25], ["d", 25]]}
 LETTERS = {letter: letter for letter in "abcd"}
@@ -110,6 +110,17 @@ def test_a_named_bucketing_value_falls_where_flagds_core_lets_it_fall(value: Any
     if value == value:
         assert outcome.variant == share
     assert outcome.error_code is None
+
+
+@pytest.mark.parametrize("generation", ["v2", "v3"])
+def test_a_key_of_a_length_that_was_met_before_is_hashed_as_the_first(generation: str) -> None:
+    spec = Spec(definition=flag(QUARTERS, variants=LETTERS, default=None))
+    evaluator = Evaluator({"flag": spec}, generation=generation)
+    start = prefix("flag", generation)
+    for user in [f"{'ü' * (number % 90)}{number}" for number in range(400)]:
+        place = default_seat(start, user, generation)
+        assert place is not None
+        assert evaluator.evaluate("flag", {"targetingKey": user}, None).variant == "abcd"[(place * 4) >> 32]
 
 
 def test_users_fall_where_flagds_core_lets_them_fall() -> None:

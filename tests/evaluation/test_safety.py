@@ -193,6 +193,15 @@ def test_a_rule_beyond_its_limits_gives_the_callers_default() -> None:
     assert (outcome.value, outcome.error_code) == ("mine", ErrorCode.GENERAL)
 
 
+@pytest.mark.parametrize("inner", [{"$ref": "large"}, {"or": [{"==": [{"var": ""}, number]} for number in range(1_000)]}])
+def test_a_large_rule_visits_fewer_items(inner: Any) -> None:
+    evaluators = {"large": {"or": [{"==": [{"var": ""}, number]} for number in range(1_000)]}}
+    definition = flag({"if": [{"some": [{"var": "list"}, inner]}, "on", "off"]})
+    assert resolve(definition, {"list": [-1] * 100}, "mine", evaluators=evaluators).variant == "off"
+    outcome = resolve(definition, {"list": [-1] * 1_000}, "mine", evaluators=evaluators)
+    assert (outcome.value, outcome.error_code) == ("mine", ErrorCode.GENERAL)
+
+
 def test_near_the_end_of_the_stack_a_flag_is_not_lost() -> None:
     rule: Any = {"var": "a"}
     for _ in range(28):

@@ -28,8 +28,8 @@ def test_what_did_not_change_stays_compiled() -> None:
     before = Evaluator({"a": ON, "b": ON})
     before.compile()
     after = before.updated({"b": OFF})
-    assert after._served["a"] is before._served["a"]
-    assert "b" not in after._served
+    assert after.served["a"] is before.served["a"]
+    assert "b" not in after.served
     assert after.boolean("b", True) is False
 
 
@@ -47,9 +47,9 @@ def test_a_removed_flag_that_comes_in_the_same_change_is_there() -> None:
 
 def test_flags_are_compiled_on_their_first_use_only() -> None:
     evaluator = Evaluator({f"flag-{n}": ON for n in range(10_000)})
-    assert evaluator._served == {}
+    assert evaluator.served == {}
     assert evaluator.boolean("flag-77", False) is True
-    assert list(evaluator._served) == ["flag-77"]
+    assert list(evaluator.served) == ["flag-77"]
 
 
 def test_threads_share_a_snapshot() -> None:

@@ -151,8 +151,10 @@ async def test_prerequisites_are_read_as_they_were_written_and_stay_in_an_import
     assert put.json()["prerequisites"] == needs
     assert put.json()["definition"] == definition()
     document = (await admin.get(f"{E}/export")).json()
-    assert document["flags"]["a"] == definition(), "as it was written"
+    first, *others = document["flags"]["a"]["targeting"]["if"]
+    assert (first["and"][0], others) == ("needs b to serve on", ["off", *definition()["targeting"]["if"]])
     assert (await admin.post(f"{E}/import", params={"dry_run": True}, json=document)).json()["changed"] == []
     document["flags"]["a"]["defaultVariant"] = "off"
     assert (await admin.post(f"{E}/import", json=document)).status_code == 200
-    assert (await admin.get(f"{E}/flags/a")).json()["prerequisites"] == needs
+    written = (await admin.get(f"{E}/flags/a")).json()
+    assert (written["prerequisites"], written["definition"]) == (needs, definition(defaultVariant="off"))

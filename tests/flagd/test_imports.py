@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from rescind import wire
 
 from flagd.core import difference, flagset
 from tests.flagd.world import PRODUCTION, World, definition, flag
@@ -150,3 +151,36 @@ async def test_a_flag_is_written_and_read_as_rules(world: World, admin: httpx.As
     assert pointers(refused) == {"/flag/rules", "/flag/rules/1/when/0/operator"}
     refused = await admin.put(f"{BASE}/flags/f", json={"flag": {"definition": bare, "rules": wrong[:1]}})
     assert pointers(refused) == {"/flag/rules/0/when/0", "/flag/rules/0/serve"}
+
+
+async def test_an_export_has_prerequisites_as_rules_and_comes_back_as_nothing(  # P7
+    world: World, admin: httpx.AsyncClient
+) -> None:
+    needs = [wire.Prerequisite(flag=name, variant="on") for name in ("always", "split", "never")]
+    own: list[dict[str, Any]] = [
+        {},
+        {"if": ["on"]},
+        {"if": [{"var": "beta"}, "on", "off"]},
+        {"==": [{"var": "x"}, 1]},
+        {"if": [{"if": [{"var": "x"}, "on"]}]},
+    ]
+    flags = [
+        flag(f"f{number}-{count}", definition=definition(targeting=targeting), prerequisites=needs[:count])
+        for number, targeting in enumerate(own)
+        for count in range(4)
+    ]
+    bare = {name: value for name, value in definition().items() if name != "targeting"}
+    needed = [
+        flag("always", definition=definition(targeting={})),
+        flag("split"),
+        flag("never", definition={**bare, "defaultVariant": "off"}),
+    ]
+    await world.put(*needed, *flags, flag("bare", definition=bare, prerequisites=needs))
+    exported = (await admin.get(f"{BASE}/export")).json()
+    served = (await world.replicas.get(PRODUCTION)).snapshot
+    assert exported["flags"] == {key: one.definition for key, one in served.flags.items()}
+    assert exported["flags"]["bare"]["targeting"] == {"if": ["needs never to serve on", "off"]}
+    again = (await imported(admin, exported, dry_run=True)).json()
+    assert (again["added"], again["changed"], again["evaluators"], again["metadata"]) == ([], [], [], [])
+    await world.kill("split")
+    assert (await admin.get(f"{BASE}/export")).json() == exported, "kills are not in it"

@@ -16,7 +16,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from runtime import tokens
-from tests.flagd.world import PRODUCTION, World, definition, flag
+from tests.flagd.world import PRODUCTION, VALUES, World, definition, flag
 
 DOCUMENT = yaml.safe_load((Path(__file__).parent / "data/ofrep/openapi.yaml").read_text(encoding="utf-8"))
 SINGLE = "/ofrep/v1/evaluate/flags/{key}"
@@ -24,14 +24,6 @@ BULK = "/ofrep/v1/evaluate/flags"
 REASONS = {"STATIC", "DEFAULT", "TARGETING_MATCH", "SPLIT", "CACHED", "DISABLED", "UNKNOWN", "STALE", "ERROR"}
 """OpenFeature's own set (specification, section types)."""
 SPLIT = {"fractional": [["on", 50], ["off", 50]]}
-VALUES: dict[str, Any] = {
-    "boolean": True,
-    "string": "text \u00e9\U0001f600",
-    "integer": 7,
-    "float": 0.5,
-    "whole": 2.0,
-    "object": {"list": [1, 2.5, None], "text": ""},
-}
 
 
 def components() -> Any:

@@ -17,19 +17,11 @@ from openfeature.contrib.provider.ofrep import OFREPProvider
 from openfeature.evaluation_context import EvaluationContext
 
 from tests.children import die_with_parent
-from tests.flagd.world import PRODUCTION, World, definition, flag
+from tests.flagd.world import PRODUCTION, VALUES, World, definition, flag
 from tests.node import NODE, environment
 from tests.waiting import CEILING_SECONDS
 
 SCRIPTS = Path(__file__).parent / "node"
-VALUES: dict[str, Any] = {
-    "boolean": True,
-    "string": "text \u00e9\U0001f600",
-    "integer": 7,
-    "float": 0.5,
-    "whole": 2.0,
-    "object": {"list": [1, 2.5, None], "text": ""},
-}
 ZEROS: dict[str, Any] = {"boolean": False, "string": "", "integer": 0, "float": 0.0, "whole": 0.0, "object": {}}
 """What the caller gives as default."""
 JS_KINDS = {

@@ -130,6 +130,14 @@ async def test_a_slow_writer_cannot_put_an_older_snapshot_over_a_newer(world: Wo
     assert await cached(world) == str(second)
 
 
+async def test_the_cache_keeps_a_snapshot_of_a_later_generation_whatever_its_number(world: World) -> None:  # P2
+    brought = ((1, 9), (2, 1), (1, 10), (2, 1), (2, 2), (3, 1), (2, 3))
+    store = world.replicas.cache.store
+    kept = [each for each in brought if await store("elsewhere", wire.Revision(*each), b"a snapshot", b"{}")]
+    assert kept == [(1, 9), (2, 1), (2, 2), (3, 1)]
+    assert await world.redis.client.hmget(key_of("elsewhere"), ["generation", "n"]) == [b"3", b"1"]
+
+
 async def test_without_redis_a_change_reaches_another_replica_through_postgresql(
     pg: Postgres, own_valkey: EmbeddedValkey
 ) -> None:  # P5

@@ -225,3 +225,16 @@ def test_what_everyone_else_gets_has_to_be_one_variant(targeting: dict[str, Any]
     with pytest.raises(NotRollable) as refused:
         step(made, "on", 10)
     assert refused.value.fault.code == "not_rollable"
+
+
+async def test_one_that_an_edit_has_ended_is_in_nobodys_way(admin: httpx.AsyncClient, world: World) -> None:
+    await world.put(flag("f", definition=OFF))
+    first = (await start(admin)).json()
+    held = (await world.service.flag(PRODUCTION, "f")).stored.flag
+    await world.put(flag("f", definition=held.definition, owner="me"))
+    begun = await start(admin, steps=[10, 100])
+    assert (begun.status_code, begun.json()["percent"]) == (201, 10), "without waiting for the scheduler"
+    async with world.pg.connection() as connection:
+        ended = await connection.fetchrow("SELECT state, stopped FROM flagd.rollouts WHERE id = $1::uuid", first["id"])
+        told = await connection.fetchrow("SELECT detail FROM runtime.audit WHERE action = 'rollout.stop'")
+    assert (tuple(ended), told["detail"]["why"]) == (("stopped", "edited"), "edited")

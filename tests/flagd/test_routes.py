@@ -194,7 +194,7 @@ async def test_a_heartbeat_is_an_acknowledgement(world: World, client: httpx.Asy
     await world.put(flag("f"))
     killed = await world.kill("f")
     await world.replicas.refresh(PRODUCTION, killed)
-    client.headers["authorization"] = f"Bearer {await world.token('evaluate')}"
+    client.headers["authorization"] = f"Bearer {await world.token('evaluate', 'effects')}"
     beat = wire.InstanceBeat(instance="i", service="web", revision=killed, begun=["e1"])
     answer = await client.post(f"{BASE}/heartbeats", content=wire.encode(beat))
     assert answer.status_code == 200

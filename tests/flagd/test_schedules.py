@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import httpx
+import pytest
 from rescind import wire
 
 from runtime import tokens
@@ -241,3 +242,21 @@ async def test_an_older_postgresql_keeps_it_waiting(admin: httpx.AsyncClient, wo
         await connection.execute("UPDATE flagd.environments SET revision = 0")
     await world.scheduler.look()
     assert (await ended(admin, made))["state"] == "waiting"
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_an_instant_that_utc_cannot_say_is_a_fault(admin: httpx.AsyncClient, world: World, at: str) -> None:
+    refused = await admin.post(f"{E}/schedules", json={"at": at, "operations": [put("f")]})
+    assert refused.status_code == 422
+    assert [(one["pointer"], one["code"]) for one in refused.json()["errors"]] == [("/at", "wrong_type")]
+
+
+@pytest.mark.parametrize("path", ["schedules/0192d4e0-0000-7000-8000-000000000000", "flags/f", "flags/f/rollout", "segments/s"])
+async def test_all_that_is_wrong_with_an_ending_is_told_at_once(admin: httpx.AsyncClient, world: World, path: str) -> None:
+    await world.put(flag("f"))
+    refused = await admin.request("DELETE", f"{E}/{path}", json={"zz": 1, "reason": 5})
+    assert refused.status_code == 422
+    assert {(one["pointer"], one["code"]) for one in refused.json()["errors"]} == {
+        ("/zz", "unknown_field"),
+        ("/reason", "wrong_type"),
+    }

@@ -35,6 +35,15 @@ from runtime.tokens import Verifier
 PRODUCTION = "production"
 KILL = "SELECT * FROM rollbacks.kill_v1($1, $2, 'bad', 'test', NULL, 'none', 0, $3, {})".format(", ".join(["NULL"] * 7))
 LIFT = "SELECT * FROM rollbacks.lift_v1($1, $2, 'test', 'mended', NULL, true)"
+VALUES: dict[str, Any] = {
+    "boolean": True,
+    "string": "text \u00e9\U0001f600",
+    "integer": 7,
+    "float": 0.5,
+    "whole": 2.0,
+    "object": {"list": [1, 2.5, None], "text": ""},
+}
+"""A value of each kind that a flag can serve."""
 
 
 def definition(**changed: Any) -> dict[str, Any]:

@@ -263,6 +263,15 @@ async def test_a_token_that_makes_no_sense_is_refused_with_every_fault(pg):
     assert [fault.pointer for fault in caught.value.errors] == ["/scopes/1", "/scopes/2", "/environment"]
 
 
+async def test_only_an_admin_token_is_for_every_environment(pg):
+    async with pg.connection() as connection:
+        with pytest.raises(Problem) as caught:
+            await tokens.create(connection, "x", None, ["kill", "read"], "tests")
+        assert (caught.value.status, [fault.pointer for fault in caught.value.errors]) == (422, ["/environment"])
+        assert await tokens.listing(connection) == []
+        await tokens.create(connection, "x", None, ["admin", "read"], "tests")
+
+
 async def test_tokens_are_listed_without_their_secret(pg):
     _, identity = await make(pg, "read", "evaluate")
     await revoke(pg, identity)

@@ -1,13 +1,26 @@
-"""The network between an instance and its server: a TCP proxy that loses answers, refuses paths and cuts connections."""
+"""The network between an instance and its server: a TCP proxy that does to connections what networks and proxies do.
+
+It loses answers, refuses paths, answers itself, holds back, falls silent, alters and cuts. One request at a time on each.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 from tests.sdk.conftest import Site
+
+
+class Fate:
+    """What becomes of the answers on one connection."""
+
+    def __init__(self) -> None:
+        self.is_lost = False
+        self.is_held = False
+        self.happens: list[Callable[[], None]] = []
 
 
 class Proxy:
@@ -20,8 +33,21 @@ class Proxy:
         self.lose_answers_to: bytes | None = None
         """The next answer to a request with this in its first line is lost, once."""
         self.lost_count = 0
+        self.meanwhile: tuple[bytes, Callable[[], None]] | None = None
+        """What happens, once, while the next answer to a request with this in its first line is on its way, or is lost."""
         self.refuse: tuple[bytes, ...] = ()
         """Requests with one of these in their first line get a closed connection."""
+        self.answers: dict[bytes, bytes] = {}
+        """Requests with one of these in their first line get this answer, from here."""
+        self.holds: tuple[bytes, ...] = ()
+        """Answers to these never come through, though their connection stands: a proxy that buffers."""
+        self.alter: Callable[[bytes], bytes] = bytes
+        """What becomes of each piece of an answer; b"" cuts the connection there."""
+        self.flowing = asyncio.Event()
+        """Cleared, nothing comes through in either direction, and nothing is said of it: half open and silent."""
+        self.flowing.set()
+        self.asked: list[tuple[float, bytes]] = []
+        """When each request came, on the monotonic clock, and its first line."""
 
     async def cut(self) -> None:
         """Close every connection."""
@@ -32,8 +58,8 @@ class Proxy:
         """One connection."""
         their_reader, their_writer = await asyncio.open_connection(*self._target)
         self._writers |= {writer, their_writer}
-        lost = asyncio.Event()
-        ways = (self._ask(reader, their_writer, lost), self._answer(their_reader, writer, lost))
+        fate = Fate()
+        ways = (self._ask(reader, writer, their_writer, fate), self._answer(their_reader, writer, fate))
         ends = [asyncio.create_task(way) for way in ways]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -47,23 +73,43 @@ class Proxy:
                 with suppress(OSError):
                     await one.wait_closed()
 
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lost: asyncio.Event) -> None:
+    async def _ask(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, their_writer: asyncio.StreamWriter, fate: Fate
+    ) -> None:
         while chunk := await reader.read(65_536):
+            await self.flowing.wait()
             line = chunk.partition(b"\r\n")[0]
+            self.asked.append((time.monotonic(), line))
             if any(path in line for path in self.refuse):
                 return
+            if answer := next((answer for path, answer in self.answers.items() if path in line), None):
+                writer.write(answer)
+                await writer.drain()
+                return
+            if any(path in line for path in self.holds):
+                fate.is_held = True
             if self.lose_answers_to and self.lose_answers_to in line:
                 self.lose_answers_to = None
-                lost.set()
-            writer.write(chunk)
-            await writer.drain()
+                fate.is_lost = True
+            if self.meanwhile and self.meanwhile[0] in line:
+                fate.happens.append(self.meanwhile[1])
+                self.meanwhile = None
+            their_writer.write(chunk)
+            await their_writer.drain()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lost: asyncio.Event) -> None:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fate: Fate) -> None:
         while chunk := await reader.read(65_536):
-            if lost.is_set():
+            await self.flowing.wait()
+            while fate.happens:
+                fate.happens.pop()()
+            if fate.is_lost:
                 self.lost_count += 1
                 return
-            writer.write(chunk)
+            if fate.is_held:
+                continue
+            if not (altered := self.alter(chunk)):
+                return
+            writer.write(altered)
             await writer.drain()
 
 
@@ -74,7 +120,9 @@ async def proxied(site: Site) -> AsyncIterator[Proxy]:
     proxy = Proxy(target.hostname or "", target.port or 0)
     listening = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    yield proxy
-    listening.close()
-    await proxy.cut()
-    await listening.wait_closed()
+    try:
+        yield proxy
+    finally:
+        listening.close()
+        await proxy.cut()
+        await listening.wait_closed()

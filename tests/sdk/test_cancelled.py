@@ -11,7 +11,7 @@ import rescind
 from tests.sdk.conftest import Site, capture
 from tests.waiting import until
 
-STEPS = 12
+STEPS = 8
 """Turns of the loop from the start of a caller until its request is on the wire, and some more."""
 
 

@@ -13,6 +13,7 @@ import pytest
 import rescind
 from rescind.clock import Clock
 from rescind.journal import read_lines
+from rescind.permits import START_WINDOW_MS
 
 from tests.sdk.conftest import FLAG, Site, capture
 from tests.sdk.proxy import proxied
@@ -195,6 +196,20 @@ async def test_a_permission_that_ran_out_is_given_back_and_asked_for_again(site:
     assert await asyncio.to_thread(site.statuses) == ["succeeded"]
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["the answer is slow", "the answer is lost and asked for again"])
+async def test_the_window_counts_from_before_the_first_ask_and_not_from_the_answer(site: Site, is_lost: bool) -> None:
+    # P8, hazards 1 and 10: a permission that spent its window on the wire begins nothing
+    hand = HandClock()
+    async with proxied(site) as proxy, rescind.AsyncClient(**{**site.options, "url": proxy.url}) as client:
+        client.core.permits._admission._clock = client.core.permits.bodies._clock = hand  # type: ignore[attr-defined]
+        proxy.lose_answers_to = b"/effects:admit" if is_lost else None
+        proxy.meanwhile = (b"/effects:admit", hand.pass_window)
+        assert (await enter(client, "1")).attempt == 2, "the first was given back"
+        assert proxy.lost_count == int(is_lost)
+        assert (await enter(client, "2")).attempt == 1
+    assert await asyncio.to_thread(site.statuses) == ["succeeded", "succeeded"]
+
+
 async def test_a_long_body_keeps_its_lease(site: Site) -> None:
     # P8
     async with rescind.AsyncClient(**site.options) as client:
@@ -349,3 +364,16 @@ class SlowStart(Clock):
 
     def monotonic(self) -> float:
         return super().monotonic() + next(self._stalls, 0.0)
+
+
+class HandClock(Clock):
+    """A clock that can be moved on by more than a start window."""
+
+    def __init__(self) -> None:
+        self._passed = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._passed
+
+    def pass_window(self) -> None:
+        self._passed += START_WINDOW_MS / 1000 + 0.5

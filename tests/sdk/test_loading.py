@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rescind.current import Current
 from rescind.evaluation import Evaluator
-from rescind.packed import PackedFlag, read_change, read_snapshot
+from rescind.packed import CHUNK, PackedFlag, read_change, read_snapshot
 from rescind.sse import Event, EventParser
+from rescind.stream import read_between
 from rescind.wire import Change, Kill, Revision, Snapshot, SnapshotFlag, encode
 
 from tests.sdk.conftest import Site
@@ -50,6 +52,37 @@ def test_a_packed_flag_has_every_field_of_the_wires_and_is_written_as_it_came() 
         assert getattr(packed, name) == getattr(FLAG, name)
     for name in ("kills", "effect_attributes", "services"):
         assert list(getattr(packed, name)) == getattr(FLAG, name)
+
+
+async def test_a_snapshot_read_in_stretches_is_the_snapshot_read_at_once() -> None:
+    # P21
+    flags = {f"flag-{number}": FLAG for number in range(2 * CHUNK + 1)}
+    snapshot = Snapshot(
+        environment="e", revision=Revision(1, 2), flags=flags, evaluators={"a": {"var": "b"}}, metadata={"m": 1}, bucketing="v2"
+    )
+    content = encode(snapshot)
+    rounds = 0
+
+    async def turn() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    turning = asyncio.create_task(turn())
+    read = await read_between(content)
+    turning.cancel()
+    assert encode(read) == content
+    assert {name: getattr(read, name) for name in read.__struct_fields__ if name != "flags"} == {
+        name: getattr(snapshot, name) for name in snapshot.__struct_fields__ if name != "flags"
+    }
+    assert rounds > 2, "the loop came round meanwhile"
+
+
+@pytest.mark.parametrize("broken", [b"", b"[]", b'{"environment": "e", "revision": [1, 2], "flags": {"f": 7}}', b'{"flags": {'])
+async def test_what_is_no_snapshot_is_refused_in_stretches_too(broken: bytes) -> None:
+    with pytest.raises(msgspec.MsgspecError):
+        await read_between(broken)
 
 
 def test_packed_and_unpacked_flags_evaluate_alike() -> None:
@@ -142,7 +175,7 @@ def test_a_service_that_starts_without_its_server_has_all_flags_from_disk(fragil
     fragile.api.request("POST", fragile.api.within("/changes"), json={"operations": operations(500, "on"), "reason": "test"})
     with rescind.Client(**fragile.options) as client:
         until_sync(lambda: client.status().revision == "1.2")
-        kept = client.core._last_known
+        kept = client.core.warm.kept
         until_sync(lambda: (held := kept.load()) is not None and str(held.revision) == "1.2")
     fragile.server.kill()
     with rescind.Client(**fragile.options) as client:

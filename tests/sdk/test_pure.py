@@ -17,6 +17,7 @@ import rescind
 from hypothesis import given
 from hypothesis import strategies as st
 from rescind import executors
+from rescind.answers import problem_of, seconds_of
 from rescind.batcher import Batcher
 from rescind.context import REMEMBERED_MAX, RequestContext
 from rescind.current import Current, DoesNotFollow
@@ -26,7 +27,6 @@ from rescind.lastknown import LastKnown
 from rescind.saga import Saga
 from rescind.settings import settings_from
 from rescind.sse import Event, EventParser
-from rescind.transport import problem_of, seconds_of
 from rescind.wire import Change, EffectReport, Kill, Revision, Snapshot, SnapshotFlag
 
 from sagas.definitions import check

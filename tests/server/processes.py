@@ -23,12 +23,12 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def rescind(
-    *arguments: str, cwd: Path | None = None, timeout_seconds: float = 150, **variables: str
+    *arguments: str, cwd: Path | None = None, timeout_seconds: float = 150, stdin: str | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     return subprocess.run(
         [*CLI, *arguments], env=environment(**variables), cwd=cwd, capture_output=True, text=True, timeout=timeout_seconds,
-        check=False,
+        check=False, input=stdin,
     )  # fmt: skip
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import httpx
 
-from tests.server.serving import P, Served
-from tests.waiting import until
+from runtime import audit
+from runtime.settings import Settings
+from server.app import build
+from server.parts import Parts
+from tests.server.serving import P, Served, admin_token
+from tests.waiting import CEILING_SECONDS, until
 
 OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
 FOR_ANY_TOKEN = {("GET", "/v1/self"), ("GET", "/v1/environments")}
 """Who am I; and the environments, of which each token is shown its own."""
+REFUSALS = 20
 BARE = [
     ("POST", "/ofrep/v1/evaluate/flags/a"),
     ("GET", f"{P}/stream"),
@@ -78,6 +85,29 @@ async def test_rollbacks_and_audit_of_another_environment_are_not_shown(served: 
         assert (await elsewhere.get("/v1/audit", params={"environment": "production"})).status_code == 403
 
 
+async def test_a_refusal_is_on_record_before_a_stopping_server_lets_go_of_postgresql(
+    database_url: str, redis_url: str
+) -> None:  # P20
+    admin = await admin_token(database_url)
+    parts = await Parts.open(Settings(database_url=database_url, redis_url=redis_url, log_level="warning"))
+    transport = httpx.ASGITransport(app=build(parts))  # type: ignore[arg-type]
+    written = []
+
+    async def count() -> None:
+        async with parts.pg.connection() as connection:
+            written.append(sum(entry.action == "refused" for entry in await audit.newest(connection)))
+
+    parts.finish_before_close(count)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        asked = {"name": "weak", "scopes": ["read"], "environment": "production", "reason": "x"}
+        made = await http.post("/v1/tokens", json=asked, headers={"authorization": f"Bearer {admin}"})
+        weak = {"authorization": f"Bearer {made.json()['token']}"}
+        asks = [http.post("/v1/tokens", json=asked, headers=weak) for _ in range(REFUSALS)]
+        assert {answer.status_code for answer in await asyncio.gather(*asks)} == {403}
+    await parts.close()
+    assert written == [REFUSALS]
+
+
 async def test_a_revoked_token_is_refused_everywhere(served: Served) -> None:
     text = await served.token("read", "evaluate")
     identity = text.split("_")[1]
@@ -94,6 +124,53 @@ async def test_a_revoked_token_is_refused_everywhere(served: Served) -> None:
             return {(await client.request(**way)).status_code for way in ways} == {401}
 
         await until(refused)
+
+
+async def revoked_while_open(served: Served, text: str, open_request: Coroutine[Any, Any, Any]) -> Any:
+    """What comes of a request whose token, of which it is the first use, is revoked after it was let in."""
+    opened = asyncio.ensure_future(open_request)
+    await until(lambda: served.parts.verifier.cached(text) is not None or opened.done())
+    assert not opened.done()
+    await served.ok("POST", f"/v1/tokens/{text.split('_')[1]}/revoke", {"reason": "it leaked"})
+    async with asyncio.timeout(CEILING_SECONDS):
+        return await opened
+
+
+async def held_rollback(served: Served) -> str:
+    """A rollback that does not settle by itself."""
+    await served.put_flag("a")
+    effect = {"key": "k", "kind": "mail", "flag": "a", "variant": "on", "payload": {}}
+    await served.ok("POST", f"{P}/effects:admit", {"effects": [effect]})
+    return str((await served.kill("a", compensate="hold"))["rollback_id"])
+
+
+async def test_a_worker_whose_token_is_revoked_while_it_waits_gets_no_task(served: Served) -> None:
+    text = await served.token("work:order")
+    ask = {"worker": "w", "saga": "order", "versions": ["1"], "steps": ["reserve"], "wait_seconds": 30}
+    async with served.client(text) as worker:
+        answer = await revoked_while_open(served, text, worker.post(f"{P}/tasks:claim", json=ask))
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+
+
+async def test_waiting_for_a_rollback_ends_with_the_token(served: Served) -> None:
+    rollback, text = await held_rollback(served), await served.token("read")
+    async with served.client(text) as reader:
+        waiting = reader.get(f"/v1/rollbacks/{rollback}", params={"wait": "settled", "timeout_seconds": 30})
+        answer = await revoked_while_open(served, text, waiting)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+
+
+async def test_following_a_rollback_ends_with_the_token(served: Served) -> None:
+    rollback, text = await held_rollback(served), await served.token("read")
+
+    async def follow(reader: httpx.AsyncClient) -> bytes:
+        async with reader.stream("GET", f"/v1/rollbacks/{rollback}/events") as stream:
+            return b"".join([part async for part in stream.aiter_bytes()])
+
+    async with served.client(text) as reader:
+        told = await revoked_while_open(served, text, follow(reader))
+    assert told.startswith(b"event: rollback\n")
+    assert b'"state":"settled"' not in told
 
 
 async def test_tokens_are_made_listed_and_revoked_by_admins_alone(served: Served) -> None:  # P20

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from runtime.embedded import EmbeddedPostgres, EmbeddedValkey
-from runtime.migrations import migrate
-from server.migrations import ROOMS
-from tests.server.serving import P, Served, definition, serving
+from tests.server.conftest import Stoppable
+from tests.server.serving import P, Served, definition
 from tests.waiting import until
+
+SAGA = {
+    "saga": "order",
+    "version": "1",
+    "flag": "checkout.new-flow",
+    "steps": [{"name": "send", "kind": "mail", "key": "mail:{order}", "compensation": {"executor": "worker"}}],
+}
+SMTP = {"connection": {"type": "smtp", "host": "127.0.0.1", "port": 25, "sender": "shop@example.com"}, "reason": "x"}
+TOKEN = {"name": "x", "scopes": ["read"], "environment": "prodution", "reason": "x"}
+
+
+def claim(saga: str) -> dict[str, object]:
+    return {"worker": "w", "saga": saga, "versions": ["1"], "steps": ["send"], "limit": 1, "wait_seconds": 0}
+
 
 UNKNOWN = [
     ("POST", f"{P}/flags/checkout/kill", {"reason": "x"}, "unknown_flag", "checkout.new-flow"),
@@ -23,6 +33,13 @@ UNKNOWN = [
     ("POST", "/v1/environments/prodction/flags/a/kill", {"reason": "x"}, "unknown_environment", "production"),
     ("GET", "/v1/rollbacks/0192aaaa-0000-7000-8000-000000000000", None, "unknown_rollback", None),
     ("GET", "/v1/rollbacks/nonsense", None, "unknown_rollback", None),
+    ("PUT", "/v1/environments/prodution/sagas/order/versions/1", SAGA, "unknown_environment", "production"),
+    ("PUT", "/v1/environments/prodution/kinds/mail/versions/1", {"class": "irreversible"}, "unknown_environment", "production"),
+    ("PUT", "/v1/environments/prodution/connections/mail", SMTP, "unknown_environment", "production"),
+    ("DELETE", "/v1/environments/prodution/connections/mail", None, "unknown_environment", "production"),
+    ("POST", "/v1/environments/prodution/tasks:claim", claim("order"), "unknown_environment", "production"),
+    ("POST", f"{P}/tasks:claim", claim("ordr"), "unknown_saga", "order"),
+    ("POST", "/v1/tokens", TOKEN, "unknown_environment", "production"),
     ("POST", "/v1/tokens/0123/revoke", {"reason": "x"}, "unknown_token", None),
 ]
 KILL_FAULTS = [
@@ -37,6 +54,13 @@ KILL_FAULTS = [
     ({"reason": "x", "fault_at": "noon"}, "/fault_at", "datetime"),
     ({"reason": "x", "resaon": "typo"}, "", "resaon"),
     (["a", "list"], "", "object"),
+    ({"reason": "x", "incident": "INC\0"}, "/incident", "NUL"),
+    ({"reason": "x", "scope": {"a": "b\0"}}, "/scope/a", "NUL"),
+    ({"reason": "x", "since": 2**63}, "/since", "out of range"),
+    ({"reason": "x", "since": f"1.{2**63}"}, "/since", "out of range"),
+    ({"reason": "x", "since": "0001-01-01T00:00:00Z"}, "/since", "out of range"),
+    ({"reason": "x", "fault_at": "0001-01-01T00:00:00+14:00"}, "/fault_at", "1970"),
+    ({"reason": "x", "decided_at": "9999-12-31T23:59:59Z"}, "/decided_at", "9000"),
 ]
 
 
@@ -45,9 +69,39 @@ async def test_an_unknown_name_is_404_with_the_nearest_one(
     served: Served, method: str, path: str, body: object, code: str, suggestion: str | None
 ) -> None:
     await served.put_flag("checkout.new-flow")
+    await served.ok("PUT", f"{P}/sagas/order/versions/1", SAGA)
     answer = await served.http.request(method, path, json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
     assert (answer.json()["code"], answer.json().get("suggestion")) == (code, suggestion)
+
+
+async def test_an_unknown_rollback_is_404_with_the_one_that_was_probably_meant(served: Served) -> None:
+    await served.put_flag("a")
+    identity = (await served.kill("a"))["rollback_id"]
+    mistyped = identity[:-2] + ("0" if identity[-2] != "0" else "1") + identity[-1]
+    for method, tail in (("GET", ""), ("GET", "/report"), ("GET", "/events"), ("POST", "/pause")):
+        for meant in (mistyped, identity[:-1], identity[:20]):
+            answer = await served.http.request(method, f"/v1/rollbacks/{meant}{tail}", json={"reason": "x"})
+            assert (answer.status_code, answer.json()["suggestion"]) == (404, identity)
+    far = (await served.http.get("/v1/rollbacks/ffffffff-ffff-4fff-bfff-ffffffffffff")).json()
+    assert "suggestion" not in far
+    assert identity in far["next_step"]
+
+
+async def test_what_a_token_may_not_see_is_not_suggested_to_it(served: Served) -> None:
+    await served.put_flag("a")
+    identity = (await served.kill("a"))["rollback_id"]
+    for token in (await served.token("read", environment="development"), await served.token("evaluate")):
+        async with served.client(token) as other:
+            answer = await other.get(f"/v1/rollbacks/{identity[:-1]}")
+        assert answer.status_code == 404
+        assert identity not in answer.text
+
+
+async def test_a_worker_may_ask_before_its_saga_is_registered(served: Served) -> None:
+    waiting = asyncio.create_task(served.http.post(f"{P}/tasks:claim", json={**claim("order"), "wait_seconds": 1}))
+    await served.ok("PUT", f"{P}/sagas/order/versions/1", SAGA)
+    assert (await waiting).json() == {"tasks": []}
 
 
 @pytest.mark.parametrize(("body", "pointer", "word"), KILL_FAULTS)
@@ -117,24 +171,6 @@ async def test_a_repeated_request_with_its_idempotency_key_is_answered_and_not_d
     assert (await served.kill("a"))["kill_count"] == 2
     other = await served.http.post(f"{P}/flags/a/kill", json={"reason": "y"}, headers={"idempotency-key": "once"})
     assert other.status_code == 422
-
-
-class Stoppable:
-    """A server on servers of its own, which a test may stop."""
-
-    def __init__(self, postgres: EmbeddedPostgres, valkey: EmbeddedValkey, served: Served) -> None:
-        self.postgres = postgres
-        self.valkey = valkey
-        self.served = served
-
-
-@pytest.fixture
-async def stoppable(tmp_path: Path) -> AsyncIterator[Stoppable]:
-    """A server whose PostgreSQL and Valkey may be stopped and started."""
-    with EmbeddedPostgres(tmp_path / "postgres", fsync=False) as postgres, EmbeddedValkey(tmp_path / "valkey") as valkey:
-        await migrate(postgres.url, ROOMS)
-        async with serving(postgres.url, valkey.url) as served:
-            yield Stoppable(postgres, valkey, served)
 
 
 async def test_with_postgresql_away_writes_are_503_and_evaluation_goes_on(stoppable: Stoppable) -> None:  # P5, P6

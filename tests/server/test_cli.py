@@ -7,11 +7,15 @@ import json
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rescind.cli.pages import PAGE
 
+from tests.server.conftest import Stoppable
 from tests.server.processes import rescind
 from tests.server.serving import P, Served, definition
+from tests.waiting import until
 
 FLAG = "checkout.new-flow"
 
@@ -150,6 +154,41 @@ async def test_an_unreachable_server_exits_20_with_the_ways_that_still_work(line
     assert "--direct" in done.stderr
 
 
+async def test_a_kill_whose_server_has_no_postgresql_exits_20_with_the_ways_that_still_work(stoppable: Stoppable) -> None:
+    await stoppable.served.put_flag(FLAG)
+    line = Line(stoppable.served)
+    await asyncio.to_thread(stoppable.postgres.stop)
+    for more in ((), ("--no-preview", "--json")):
+        done = await line("kill", FLAG, "--reason", "bad", *more)
+        assert done.returncode == 20, done
+        assert "--direct" in done.stderr
+        assert "--url" in done.stderr
+    assert json.loads(done.stdout)["status"] == 503
+
+
+async def test_every_instance_and_every_definition_is_counted_whatever_the_pages(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    number = PAGE + 20
+    rows = [{"instance": f"pod-{n:04}", "service": "shop", "revision": [1, 0], "how": "push"} for n in range(number)]
+    await asyncio.gather(*[served.ok("POST", f"{P}/heartbeats", row) for row in rows])
+    assert f"{number} instances, {number} behind" in (await line("status")).stdout
+    assert len(json.loads((await line("instances", "--json")).stdout)["instances"]) == number
+    step = {"name": "a", "kind": "a", "key": "a:{n}", "compensation": {"executor": "worker"}}
+    for n in range(number):
+        await served.ok(
+            "PUT", f"{P}/sagas/order/versions/{n}", {"saga": "order", "version": str(n), "flag": FLAG, "steps": [step]}
+        )
+    assert len(json.loads((await line("sagas", "--json")).stdout)["sagas"]) == number
+
+
+async def test_standard_input_may_be_json_or_yaml(served: Served, line: Line) -> None:
+    yaml = 'key: a.b\ndefinition:\n  state: ENABLED\n  variants: {"on": true, "off": false}\n  defaultVariant: "off"\n'
+    assert (await line("set", "-", "--reason", "yaml", stdin=yaml)).returncode == 0
+    flag = json.dumps({"key": "c.d", "definition": definition()})
+    assert (await line("set", "-", "--reason", "json", stdin=flag)).returncode == 0
+    assert {row["key"] for row in (await served.ok("GET", f"{P}/flags"))["flags"]} == {"a.b", "c.d"}
+
+
 async def test_waiting_for_verified_is_refused_before_anything_is_killed(served: Served, line: Line) -> None:
     await served.put_flag(FLAG)
     done = await line("kill", FLAG, "--reason", "bad", "--wait", "verified")
@@ -169,6 +208,21 @@ async def test_a_direct_kill_needs_no_server_and_binds_all(served: Served, line:
     assert (unknown.returncode, FLAG in unknown.stderr) == (13, True)
 
 
+async def test_a_direct_kill_is_in_the_environment_that_the_variable_names(
+    served: Served, line: Line, database_url: str
+) -> None:
+    for environment in ("development", "production"):
+        await served.put_flag(FLAG, environment)
+    direct = {"RESCIND_DATABASE_URL": database_url, "RESCIND_ENVIRONMENT": "development"}
+    done = await line("kill", FLAG, "--reason", "bad", "--direct", **direct)
+    assert done.returncode == 0, done
+    killed = [
+        (await served.ok("GET", f"/v1/environments/{environment}/flags/{FLAG}"))["killed"]
+        for environment in ("development", "production")
+    ]
+    assert killed == [True, False]
+
+
 async def test_flags_are_set_from_files_literals_and_standing_rules(served: Served, line: Line, tmp_path: Path) -> None:
     document = {"key": "a", "definition": definition()}
     (tmp_path / "flag.json").write_text(json.dumps(document))
@@ -184,6 +238,32 @@ async def test_flags_are_set_from_files_literals_and_standing_rules(served: Serv
     assert "/flag/definition/state" in bad.stderr
     missing = await line("set", str(tmp_path / "nothing.json"), "--reason", "new")
     assert (missing.returncode, "nothing.json" in missing.stderr) == (2, True)
+    owned = await line("set", json.dumps({**document, "owner": "ann"}), "--reason", "whose it is")
+    assert "owner changed" in owned.stdout, owned
+    bare = await line("set", json.dumps(document), "--reason", "again")
+    assert "owner dropped" in bare.stdout, "what a whole replacement takes away is named"
+    assert f"at revision {json.loads((await line('get', 'a', '--json')).stdout)['revision']}" in bare.stdout
+    edited = await line("get", "a", "--rules")
+    assert len(edited.stdout.splitlines()) > 5, "it is there to be edited"
+
+
+async def test_hints_name_the_command_that_helps(served: Served, line: Line) -> None:
+    await served.put_flag(FLAG)
+    assert "rescind environments" in (await line("-e", "zzzzzzzz", "flags")).stderr
+    assert "--steps" in (await line("rollout", FLAG)).stderr
+    done = await line("effects", "--status", "done")
+    assert ("--status" in done.stderr, "in_doubt" in done.stderr) == (True, True), done
+    wrong = await line("token", "create", "ci", "--scope", "evaluat", "--reason", "x")
+    assert "evaluate, effects" in wrong.stderr, wrong
+    step = {"kind": "charge", "class": "compensatable", "currency_code": "USD"}
+    refund = {**step, "name": "a", "key": "a", "compensation": {"executor": "refund", "connection": "payments"}}
+    mailed = {"executor": "email", "connection": "mail", "to": "a@b.example", "subject": "s", "body": "b"}
+    mail = {**step, "name": "b", "kind": "mail", "key": "b", "compensation": mailed}
+    saga = {"saga": "order", "version": "1", "flag": FLAG, "steps": [refund, mail]}
+    unset = await line("sagas", "check", json.dumps(saga))
+    for name in ("payments", "mail"):
+        assert f"rescind connections set {name}" in unset.stderr, "every one that is missing is named at once"
+    assert "quote it" in (await line("sagas", "check", json.dumps({**saga, "version": 1}))).stderr
 
 
 async def test_sagas_are_checked_and_registered_from_yaml(line: Line, tmp_path: Path) -> None:
@@ -274,3 +354,42 @@ async def test_containment_is_never_earlier_than_the_fence(served: Served, line:
     record = json.loads(done.stdout)["rollback"]
     assert record["contained_at"] >= record["fenced_at"]
     assert record["containment"]["contained_at"] == record["contained_at"]
+
+
+async def test_a_compensation_that_keeps_failing_says_so_everywhere(  # P16
+    served: Served, line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    await served.put_flag(FLAG)
+    stripe = json.dumps({"type": "stripe", "url": "http://127.0.0.1:9", "secret": "env:NO_SUCH_KEY", "granted": ["*"]})
+    made = await line("connections", "set", "payments", stripe, "--reason", "test")
+    assert "env:NO_SUCH_KEY is empty or missing" in made.stderr, made
+    kind = {"kind": "charge", "version": "1", "class": "compensatable", "currency_code": "USD"}
+    compensation = {"executor": "refund", "connection": "payments"}
+    await served.ok("PUT", f"{P}/kinds/charge/versions/1", {**kind, "compensation": compensation})
+    effect: dict[str, Any] = {"key": "a", "kind": "charge", "kind_version": "1", "flag": FLAG, "variant": "on"}
+    effect["payload"] = {"amount_cents": 100}
+    (one,) = (await served.ok("POST", f"{P}/effects:admit", {"effects": [effect]}))["results"]
+    report = {"effect_id": one["effect_id"], "token": one["token"], "outcome": "succeeded", "result": {"id": "pi_1"}}
+    await served.ok("POST", f"{P}/effects:report", {"reports": [report]})
+    killed = await served.kill(FLAG)
+    path = f"/v1/rollbacks/{killed['rollback_id']}"
+
+    async def failing() -> Any:
+        return (await served.ok("GET", path))["retrying"]
+
+    (retry,) = await until(failing)
+    assert (retry["kind"], retry["number"]) == ("charge", 1)
+    assert "env:NO_SUCH_KEY" in retry["error"]
+    watched = await line("watch", killed["rollback_id"], "--timeout", "1")
+    assert "env:NO_SUCH_KEY" in watched.stdout
+    assert "attempt" in watched.stdout
+    shown = await line("report", killed["rollback_id"])
+    assert "1 charge failing" in shown.stdout
+    (effect_line,) = (await served.ok("GET", f"{path}/report"))["effects"]
+    assert "env:NO_SUCH_KEY" in effect_line["cause"]["error"]
+    assert "refund of charge failed at attempt 1" in caplog.text
+    lifted = await line("lift", FLAG, "--reason", "mended", "--force")
+    assert f"rollback {killed['rollback_id']} is still compensating" in lifted.stdout, lifted
+    status = (await line("status")).stdout
+    assert "lifted, and effects are still being undone" in status, status
+    assert killed["rollback_id"] in status

@@ -93,6 +93,7 @@ async def test_a_change_is_scheduled_shown_applied_and_cancelled(served: Served,
     await until(applied)
     listed = (await line("schedule", "list", "--flag", FLAG)).stdout
     assert ("applied" in listed, "cancelled" in listed) == (True, True), listed
+    assert "applied" in (await line("schedule")).stdout, "what became of the others is said without being asked for"
     operations = json.dumps([{"op": "archive", "key": "nowhere"}])
     await line("schedule", "add", operations, "--in", "0s", "--reason", "now")
 

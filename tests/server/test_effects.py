@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -306,6 +307,88 @@ async def test_a_preview_says_what_a_kill_would_undo_and_what_not(
     assert (await served.ok("GET", f"{P}/flags/{FLAG}"))["killed"] is False
 
 
+async def test_a_preview_says_what_no_live_worker_serves_until_one_runs(served: Served) -> None:  # P15
+    await served.put_flag(FLAG)
+    step = {"name": "reserve", "kind": "stock.reserve", "key": "reserve:{id}", "compensation": {"executor": "worker"}}
+    for version in ("1", "2"):
+        await served.ok("PUT", f"{P}/sagas/order/versions/{version}", {"saga": "order", "version": version, "flag": FLAG,
+            "steps": [step]})  # fmt: skip
+    saga = {"name": "order", "version": "2", "id": "1"}
+    await admit(served, effect("r", "stock.reserve", saga=saga, step="reserve", kind_version=None))
+
+    async def missing() -> bool:
+        found = await served.ok("GET", f"{P}/flags/{FLAG}/kill-preview")
+        return any("no live worker serves order 2" in sentence for sentence in found["unknown"])
+
+    work = {"worker": "w", "saga": "order", "steps": ["reserve"], "wait_seconds": 0}
+    assert await missing()
+    await served.ok("POST", f"{P}/tasks:claim", {**work, "versions": ["1"]})
+    assert await missing(), "a worker of another version"
+    await served.ok("POST", f"{P}/tasks:claim", {**work, "versions": ["1", "2"]})
+    assert not await missing()
+
+
+async def previewed(served: Served) -> tuple[dict[str, list[str]], list[str]]:
+    """How each kind would be undone, and what stands in the way."""
+    found = await served.ok("GET", f"{P}/flags/{FLAG}/kill-preview")
+    return {kind: numbers["undone_by"] for kind, numbers in found["effects"].items()}, found["unknown"]
+
+
+async def test_a_preview_follows_the_version_of_a_loose_kind_that_was_in_force(
+    served: Served, mailbox: tuple[list[bytes], int]
+) -> None:  # P15
+    await prepare(served, mailbox[1])
+    saga = {"name": "order", "version": "9", "id": "4711"}
+    await admit(served, effect("a", kind_version=None), effect("b", kind_version=None, saga=saga, step="unheard-of"))
+    later = {**MAIL, "version": "2", "class": "irreversible", "compensation": None}
+    await served.ok("PUT", f"{P}/kinds/{MAIL['kind']}/versions/2", later)
+    assert await previewed(served) == ({"confirmation.mail": ["email"]}, [])
+    await admit(served, effect("c", kind_version=None))
+    undone_by, unknown = await previewed(served)
+    assert set(undone_by["confirmation.mail"]) == {"email", "nothing"}
+    assert unknown == ["1 confirmation.mail: irreversible, they would be reported"]
+
+
+async def test_a_preview_says_which_step_no_live_worker_serves(served: Served) -> None:  # P15
+    await served.put_flag(FLAG)
+    steps = [
+        {"name": name, "kind": f"{name}.done", "key": f"{name}:{{order}}", "compensation": {"executor": "worker"}}
+        for name in ("pack", "ship")
+    ]
+    document = {"saga": "order", "version": "1", "flag": FLAG, "steps": steps}
+    await served.ok("PUT", f"{P}/sagas/order/versions/1", {"definition": document, "reason": "test"})
+    saga = {"name": "order", "version": "1", "id": "4711"}
+    await admit(served, *[effect(name, f"{name}.done", saga=saga, step=name) for name in ("pack", "ship")])
+    wait = "they wait until one runs (`rescind work`)"
+    none = [f"1 {name}.done: no live worker serves order 1, step {name}; {wait}" for name in ("pack", "ship")]
+    assert (await previewed(served))[1] == none
+    claim = {"worker": "w", "saga": "order", "versions": ["1"], "steps": ["pack"], "limit": 1, "wait_seconds": 0}
+    await served.ok("POST", f"{P}/tasks:claim", claim)
+    assert (await previewed(served))[1] == none[1:]
+
+
+async def test_who_retries_is_shown_when_the_old_attempt_can_no_longer_act(served: Served) -> None:  # P13, hazard 17
+    await served.put_flag(FLAG)
+    step = {"name": "pack", "kind": "pack.done", "key": "pack:{order}", "guarantee": "at_most_once"}
+    document = {"saga": "order", "version": "1", "flag": FLAG, "steps": [{**step, "compensation": {"executor": "worker"}}]}
+    await served.ok("PUT", f"{P}/sagas/order/versions/1", {"definition": document, "reason": "test"})
+    saga = {"name": "order", "version": "1", "id": "4711"}
+    await succeed(served, *await admit(served, effect("a", "pack.done", saga=saga, step="pack")))
+    identity = (await served.kill(FLAG))["rollback_id"]
+    claim = {"worker": "w", "saga": "order", "versions": ["1"], "steps": ["pack"], "wait_seconds": 30, "lease_seconds": 0.2}
+    (task,) = (await served.ok("POST", f"{P}/tasks:claim", claim))["tasks"]
+    await state(served, identity, "waiting")
+    (row,) = (await served.ok("GET", f"/v1/rollbacks/{identity}/report"))["effects"]
+    async with served.parts.pg.connection() as connection:
+        ends_at = await connection.fetchval("SELECT lease_until FROM sagas.compensations WHERE attempt = 1")
+    assert (row["reason"], datetime.fromisoformat(row["can_no_longer_act_at"])) == ("interrupted", ends_at)
+    (effect_id,) = [one["id"] for one in task["effects"]]
+    retried = await served.ok("POST", f"/v1/rollbacks/{identity}/retry", {"reason": "looked", "effects": [effect_id]})
+    assert (retried["changed"], datetime.fromisoformat(retried["can_no_longer_act_at"])) == (1, ends_at)
+    again = await served.ok("POST", f"/v1/rollbacks/{identity}/pause", {"reason": "x"})
+    assert again["can_no_longer_act_at"] is None
+
+
 async def beat(served: Served, instance: str, revision: str, **fields: Any) -> None:
     pair = [int(part) for part in revision.split(".")]
     await served.ok("POST", f"{P}/heartbeats", {"instance": instance, "service": "shop", "revision": pair, **fields})
@@ -335,7 +418,7 @@ async def test_contained_is_when_every_instance_has_acknowledged_and_the_silent_
 
 async def test_an_instance_whose_staleness_limit_ran_out_is_contained(served: Served) -> None:
     await served.put_flag(FLAG, max_staleness_seconds=0.2)
-    await beat(served, "cut-off", "1.1")
+    await beat(served, "cut-off", "1.1", obeys_staleness=True)
     killed = await served.kill(FLAG)
     record = await served.ok("GET", f"/v1/rollbacks/{killed['rollback_id']}", wait="contained", timeout_seconds=60)
     assert record["containment"]["stale"] == 1

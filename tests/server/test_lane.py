@@ -69,6 +69,33 @@ async def test_who_may_not_is_refused_on_the_short_way_too(database_url: str, re
         assert (await served.ok("GET", f"{P}/effects"))["effects"] == []
 
 
+@pytest.mark.parametrize("way", ["short", "full"])
+async def test_an_acknowledgement_gives_back_what_its_sender_may_hold_alone(
+    database_url: str, redis_url: str, way: str
+) -> None:  # P2
+    headers = {} if way == "short" else {"accept": "application/json, application/msgpack;q=0"}
+    beat = {"instance": "pod-1", "service": "checkout", "revision": [1, 2], "begun": []}
+    async with serving(database_url, redis_url) as served:
+        await served.put_flag(FLAG)
+        admitted = await served.ok("POST", f"{P}/effects:admit", {"effects": [item("a")], "instance": "pod-1"})
+        await served.kill(FLAG)
+
+        async def statuses(*scopes: str) -> tuple[int, str]:
+            """Of the beat, and of the effect after it; the first use of a token takes the full way."""
+            async with served.client(await served.token(*scopes)) as http:
+                await http.get("/v1/self")
+                answer = await http.post(f"{P}/heartbeats", json=beat, headers=headers)
+            [effect] = (await served.ok("GET", f"{P}/effects"))["effects"]
+            assert effect["effect_id"] == admitted["results"][0]["effect_id"]
+            return answer.status_code, effect["status"]
+
+        assert await statuses("read") == (403, "admitted")
+        assert await statuses("effects") == (403, "admitted")
+        assert (await served.ok("GET", f"{P}/instances"))["instances"] == []
+        assert await statuses("evaluate") == (200, "admitted")
+        assert await statuses("evaluate", "effects") == (200, "failed")
+
+
 async def test_a_beat_on_the_short_way_counts(database_url: str, redis_url: str) -> None:
     async with serving(database_url, redis_url) as served:
         await served.put_flag(FLAG)

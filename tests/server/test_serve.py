@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from runtime.embedded import free_port
+from runtime.postgres import Postgres
 from tests.server.processes import Process, rescind
-from tests.server.serving import P, admin_token
-from tests.waiting import until_sync
+from tests.server.serving import P, admin_token, serving
+from tests.waiting import until, until_sync
 
 
 @pytest.fixture
@@ -96,3 +97,24 @@ async def test_open_streams_end_with_the_server_and_are_not_cut_off(
                 assert [line async for line in one if line.startswith("event: change")] == []
             assert await ending == 0
     assert "Traceback" not in process.output
+
+
+async def test_a_server_forgets_the_answers_of_keys_older_than_a_day(database_url: str, redis_url: str) -> None:
+    pg = await Postgres.open(database_url, application_name="tests", size_max=1)
+    try:
+        async with pg.connection() as connection:
+            for key, age in (("old", "25 hours"), ("young", "23 hours")):
+                await connection.execute(
+                    "INSERT INTO runtime.requests (token_id, idempotency_key, fingerprint, created_at) "
+                    f"VALUES ('t', '{key}', '', clock_timestamp() - interval '{age}')"
+                )
+
+        async def forgotten() -> bool:
+            async with pg.connection() as connection:
+                rows = await connection.fetch("SELECT idempotency_key FROM runtime.requests")
+            return [row[0] for row in rows] == ["young"]
+
+        async with serving(database_url, redis_url):
+            await until(forgotten)
+    finally:
+        await pg.close()

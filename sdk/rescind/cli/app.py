@@ -10,13 +10,16 @@ import click
 
 from rescind.cli import (
     connections,
+    doctor,
     effects,
     environments,
+    explain,
     flags,
     imports,
     instances,
     kill,
     lift,
+    moved,
     preview,
     rollbacks,
     rollouts,
@@ -34,6 +37,7 @@ from rescind.errors import RescindError
 from rescind.version import __version__
 
 GROUP = "rescind.commands"
+HELP_MAX = 400
 ANY = {"ignore_unknown_options": True, "allow_extra_args": True}
 SERVER_VERBS = {
     "demo": "Everything in one go on this machine: a bad release, killed and undone, and that it adds up.",
@@ -60,7 +64,9 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of `--help`, without an import of what other packages bring."""
-        own = {name: command.get_short_help_str(limit=100) for name, command in self.commands.items() if not command.hidden}
+        own = {
+            name: command.get_short_help_str(limit=HELP_MAX) for name, command in self.commands.items() if not command.hidden
+        }
         theirs = {name: SERVER_VERBS.get(name, "") for name in self.list_commands(ctx) if name not in self.commands}
         with formatter.section("Commands"):
             formatter.write_dl(sorted({**own, **theirs}.items()))
@@ -105,13 +111,16 @@ def cli() -> None:
 
 for module in (
     connections,
+    doctor,
     effects,
     environments,
+    explain,
     flags,
     imports,
     instances,
     kill,
     lift,
+    moved,
     preview,
     rollbacks,
     rollouts,

@@ -49,10 +49,9 @@ def put(session: Session, name: str, document: str, reason: str) -> None:
     """
     body = {"connection": document_of(document, what="the connection"), "reason": reason}
     answer = session.api.request("PUT", session.within(f"/connections/{part(name)}"), json=body)
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"set connection [bold]{escape(name)}[/] in {escape(session.environment)}")
+    session.tell(answer, f"set connection [bold]{escape(name)}[/] in {escape(session.environment)}")
+    for warning in answer.get("warnings", []):
+        session.errors.print(f"[yellow]warning:[/] {escape(warning)}")
 
 
 COMMANDS = (connections,)

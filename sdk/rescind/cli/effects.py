@@ -9,14 +9,16 @@ from rescind.cli.tables import table_of
 
 COLUMNS = ("id", "kind", "key", "flag", "variant", "status", "epoch", "subject", "admitted_at")
 
+STATUSES = ("admitted", "succeeded", "failed", "in_doubt")
+
 
 @click.command()
-@click.option("--flag", metavar="FLAG")
-@click.option("--saga", metavar="SAGA")
-@click.option("--status", metavar="STATUS", help="admitted, succeeded, failed or in_doubt.")
-@click.option("--epoch", type=int)
-@click.option("--rollback", metavar="ID")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--flag", metavar="FLAG", help="Only those done under this flag.")
+@click.option("--saga", metavar="SAGA", help="Only those of this saga.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only those that stand so.")
+@click.option("--epoch", type=int, help="Only those that this epoch of the flag admitted.")
+@click.option("--rollback", metavar="ID", help="Only those that this rollback names.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many at most.")
 @click.option("--after", metavar="ID", help="Those after this one, as `next` says.")
 @common
 @pass_session

@@ -1,4 +1,4 @@
-"""`rescind environments`: what there is, and the generation of bucketing that each evaluates with."""
+"""`rescind environments`: what there is, a new one, and the generation of bucketing that each evaluates with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rescind.evaluation import GENERATIONS
 @common
 @click.pass_context
 def environments(context: click.Context) -> None:
-    """List environments, or set one's generation of bucketing."""
+    """List environments, create one, or set one's generation of bucketing."""
     if context.invoked_subcommand is None:
         context.invoke(listing)
 
@@ -34,6 +34,20 @@ def listing(session: Session) -> None:
     session.console.print(table_of(rows, columns) if rows else "the token may see no environment")
 
 
+@environments.command("create")
+@click.argument("name", metavar="ENVIRONMENT")
+@reason_option
+@common
+@pass_session
+def create(session: Session, name: str, reason: str) -> None:
+    """Create ENVIRONMENT; one that is there stays as it is."""
+    answer = session.api.request("PUT", f"/v1/environments/{part(name)}", json={"reason": reason})
+    if session.json:
+        session.show_json(answer)
+    else:
+        session.console.print(f"environment {escape(name)} is there")
+
+
 @environments.command("bucketing")
 @click.argument("name", metavar="ENVIRONMENT")
 @click.argument("generation", type=click.Choice(GENERATIONS))
@@ -44,10 +58,7 @@ def bucketing(session: Session, name: str, generation: str, reason: str) -> None
     """Hash the shares of ENVIRONMENT by GENERATION from now on. Subjects move between shares: `rescind moved` says which."""
     body = {"generation": generation, "reason": reason}
     answer = session.api.request("PUT", f"/v1/environments/{part(name)}/bucketing", json=body)
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"[bold]{escape(name)}[/] hashes by {generation} since revision {escape(answer['revision'])}")
+    session.tell(answer, f"[bold]{escape(name)}[/] hashes by {generation} since revision {escape(answer['revision'])}")
 
 
 COMMANDS = (environments,)

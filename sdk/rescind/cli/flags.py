@@ -13,6 +13,7 @@ from rescind.cli import rules
 from rescind.cli.options import document_of, reason_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import table_of, text_of
+from rescind.errors import ApiError
 from rescind.wire import Flag
 
 PAGE = 500
@@ -74,7 +75,7 @@ def get(session: Session, flag: str, as_rules: bool) -> None:
     """Show FLAG: its variants, its rules, the kills that stand over it."""
     answer = session.api.request("GET", session.within(f"/flags/{part(flag)}"))
     if as_rules:
-        session.show_json(document_to_set(answer))
+        show_to_edit(session, document_to_set(answer))
         return
     if session.json:
         session.show_json(answer)
@@ -97,6 +98,14 @@ def get(session: Session, flag: str, as_rules: bool) -> None:
         out.print(msgspec.json.format(msgspec.json.encode(definition.get("targeting")), indent=2).decode(), markup=False)
     else:
         out.print(rules.table(answer["rules"], definition))
+
+
+def show_to_edit(session: Session, document: dict[str, Any]) -> None:
+    """A document for a person's editor: indented, into a file too; one line only where --json asks for it."""
+    if session.json:
+        session.show_json(document)
+    else:
+        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
 
 
 def document_to_set(flag: dict[str, Any]) -> dict[str, Any]:
@@ -133,11 +142,41 @@ def put(session: Session, document: str, reason: str) -> None:
     flag = document_of(document, what="the flag")
     if not isinstance(flag, dict) or not isinstance(flag.get("key"), str) or not flag["key"]:
         raise click.UsageError("a flag is an object with a `key` and a `definition`: `rescind set --help` shows one")
-    answer = session.api.request("PUT", session.within(f"/flags/{part(flag['key'])}"), json={"flag": flag, "reason": reason})
+    path = session.within(f"/flags/{part(flag['key'])}")
+    before = None if session.json else standing(session, path)
+    answer = session.api.request("PUT", path, json={"flag": flag, "reason": reason})
     if session.json:
         session.show_json(answer)
-    else:
-        session.console.print(f"set [bold]{escape(flag['key'])}[/] in {escape(session.environment)}")
+        return
+    at = f"[bold]{escape(flag['key'])}[/] in {escape(session.environment)} at revision {answer['revision']}"
+    session.console.print(f"set {at}: {escape(changed(before, session.api.request('GET', path)))}")
+
+
+def standing(session: Session, path: str) -> dict[str, Any] | None:
+    """The flag as it is before it is replaced, or null where there is none."""
+    try:
+        found: dict[str, Any] = session.api.request("GET", path)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return None
+    return found
+
+
+def changed(before: dict[str, Any] | None, after: dict[str, Any]) -> str:
+    """The fields that differ, and those that a whole replacement dropped: what is not in the document is gone.
+
+    >>> changed({"key": "a", "definition": 1, "owner": "ann"}, {"key": "a", "definition": 2, "owner": ""})
+    'definition changed; owner dropped'
+    """
+    if before is None:
+        return "a new flag"
+    names = [field.name for field in msgspec.structs.fields(Flag)]
+    moved = [name for name in names if before.get(name) != after.get(name)]
+    dropped = [name for name in moved if not after.get(name)]
+    kept = [name for name in moved if name not in dropped]
+    parts = [f"{', '.join(some)} {verb}" for some, verb in ((kept, "changed"), (dropped, "dropped")) if some]
+    return "; ".join(parts) or "nothing changed"
 
 
 COMMANDS = (flags, get, put)

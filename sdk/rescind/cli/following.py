@@ -88,9 +88,17 @@ class Screen:
         if record["enumerated_at"]:
             total = sum(kind["admitted"] for kind in (record["counts"] or {}).values())
             self.say(f"enumerated {total}", f"[bold]enumerated[/] {plural(total, 'effect')}")
+        for failure in record.get("retrying") or []:
+            self._failure(record, failure)
         if record["state"] == "settled":
             outcome = f" ({record['outcome'].replace('_', ' ')})" if record["outcome"] else ""
             self.say("settled", f"[bold green]settled[/]{outcome}")
+
+    def _failure(self, record: Record, failure: Record) -> None:
+        """Each error once per kind; the bars have the attempts as they go on."""
+        one = {**record, "retrying": [failure]}
+        for matter, stand in waiting.failing(one):
+            self.say(f"failing {failure['kind']} {failure['error']}", f"[yellow]{escape(matter)}[/] ({escape(stand)})")
 
 
 def bars(record: Record) -> Group:
@@ -99,13 +107,14 @@ def bars(record: Record) -> Group:
     for kind, numbers in (record["counts"] or {}).items():
         ended = sum(numbers[state] for state in ("compensated", "never_happened", "irreversible", "skipped"))
         bar = ProgressBar(total=max(numbers["admitted"], 1), completed=ended, width=40)
-        waiting = f"{numbers['waiting']} wait for a person" if numbers["waiting"] else ""
-        table.add_row(escape(kind), bar, f"{ended} of {numbers['admitted']}", waiting)
+        people = f"{numbers['waiting']} wait for a person" if numbers["waiting"] else ""
+        table.add_row(escape(kind), bar, f"{ended} of {numbers['admitted']}", people)
     known = record.get("containment") or {}
     silent = known.get("unconfirmed_count", 0)
     state = "" if record["state"] == "settled" else str(record["state"])
     silence = f"{plural(silent, 'instance')} not confirmed" if silent else ""
-    return Group(", ".join(part for part in (state, silence) if part), table)
+    failures = [f"{matter} ({stand})" for matter, stand in waiting.failing(record)]
+    return Group(", ".join(part for part in (state, silence) if part), table, *map(escape, failures))
 
 
 def milliseconds(record: Record, field: str) -> float:
@@ -167,6 +176,8 @@ def sum_up(session: Session, record: Record) -> None:
             f"last seen {instance['seen_at']}"
         )
     rollback = record["id"]
+    for matter, stand in waiting.failing(record):
+        out.print(f"  [yellow]{escape(matter)}[/] ({escape(stand)})")
     for line in waiting.lines(record.get("counts") or {}):
         out.print(f"  [yellow]{escape(line)}[/]")
     match record["state"]:

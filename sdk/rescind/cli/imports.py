@@ -84,10 +84,7 @@ def _unapplied(session: Session, difference: dict[str, Any]) -> int:
 
 
 def _say(session: Session, answer: dict[str, Any], sentence: str) -> int:
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"[bold]{escape(sentence)}[/]")
+    session.tell(answer, f"[bold]{escape(sentence)}[/]")
     return Exit.OK
 
 
@@ -97,7 +94,7 @@ def _say(session: Session, answer: dict[str, Any], sentence: str) -> int:
 @common
 @pass_session
 def export(session: Session, output: Path | None, effective: bool) -> None:
-    """Export all flags as one flagd document, as they were written."""
+    """Export all flags as one flagd document, as they were written, prerequisites as rules."""
     params = {"effective": "true"} if effective else None
     document = session.api.request("GET", session.within("/export"), params=params, timeout_seconds=SECONDS_MAX)
     if output is None:

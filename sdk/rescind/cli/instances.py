@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from rescind.cli.pages import whole
 from rescind.cli.session import Session, common, pass_session
 from rescind.cli.tables import table_of
 
@@ -16,7 +17,7 @@ COLUMNS = ("service", "instance", "revision", "how", "live", "behind", "seen_at"
 @pass_session
 def instances(session: Session, everyone: bool) -> None:
     """List the instances that run an SDK."""
-    answer = session.api.request("GET", session.within("/instances"))
+    answer = whole(session, "/instances", "instances")
     if session.json:
         session.show_json(answer)
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
@@ -13,9 +12,9 @@ from rich.markup import escape
 
 from rescind.cli import preview as previews
 from rescind.cli.codes import Exit
-from rescind.cli.failures import say
+from rescind.cli.failures import say, say_not_killed
 from rescind.cli.following import Record, follow, sum_up
-from rescind.cli.options import reason_option, scope_of, since_option
+from rescind.cli.options import declined, reason_option, scope_of, since_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.errors import ApiError, ConfigurationError, RescindError, Unreachable
 
@@ -28,7 +27,13 @@ GOAL_FIELDS = {"contained": "contained_at", "drained": "drained_at", "settled": 
 @click.argument("flag")
 @reason_option
 @click.option("--incident", metavar="ID", help="The incident this belongs to.")
-@click.option("--compensate", type=click.Choice(["auto", "hold", "none"]), default="auto", show_default=True)
+@click.option(
+    "--compensate",
+    type=click.Choice(["auto", "hold", "none"]),
+    default="auto",
+    show_default=True,
+    help="Undo what was done: at once, when a person resumes it, or not at all.",
+)
 @click.option(
     "--grace", "grace_seconds", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Undo nothing before."
 )
@@ -39,7 +44,14 @@ GOAL_FIELDS = {"contained": "contained_at", "drained": "drained_at", "settled": 
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--no-preview", is_flag=True, help="Do not look first.")
 @click.option("--direct", is_flag=True, help="Through PostgreSQL (RESCIND_DATABASE_URL), where no server answers.")
-@click.option("--wait", "goal", type=click.Choice(list(GOAL_FIELDS)), default="contained", show_default=True)
+@click.option(
+    "--wait",
+    "goal",
+    type=click.Choice(list(GOAL_FIELDS)),
+    default="contained",
+    show_default=True,
+    help="Come back when no instance acts on it, when the set of effects is closed, when all is undone.",
+)
 @click.option("--timeout", "timeout_seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop watching then.")
 @common
 @pass_session
@@ -53,11 +65,12 @@ def kill(session: Session, /, flag: str, goal: str, timeout_seconds: float | Non
         refuse_what_cannot_be(session, goal)
         if not no_preview and not session.json:
             look(session, flag, asked["since"], scope)
-        if not yes and not session.json and sys.stdin.isatty():
-            click.confirm(f"Kill {flag} in {session.environment}?", abort=True)
+        if declined(session, f"Kill {flag} in {session.environment}?", yes=yes):
+            session.console.print("nothing was killed")
+            return Exit.FAILED
         answer = strike(session, flag, {**body, "decided_at": datetime.now(UTC).isoformat()})
     except RescindError as error:
-        return say(session, error)
+        return say_not_killed(session, error)
     timeout = CONTAINED_SECONDS if timeout_seconds is None and goal == "contained" else timeout_seconds
     try:
         record = follow(session, answer["rollback_id"], until=reaches(goal), timeout_seconds=timeout, quiet=session.json)
@@ -79,6 +92,8 @@ def refuse_what_cannot_be(session: Session, goal: str) -> None:
 
 def look(session: Session, flag: str, since: str | None, scope: tuple[str, ...]) -> None:
     """Show the preview. One that fails, for whatever reason but an unknown flag, does not stand in the way."""
+    if scope:
+        session.console.print(f"in scope: {escape(', '.join(scope))}")
     try:
         previews.show(session, previews.fetch(session, flag, since=since, scope=scope))
     except ApiError as error:
@@ -133,7 +148,7 @@ def conclude(session: Session, answer: dict[str, Any], record: Record, goal: str
 def kill_directly(session: Session, flag: str, body: dict[str, Any]) -> int:
     """Call the SQL function on PostgreSQL itself, through the server package."""
     for entry in entry_points(group="rescind.direct", name="kill"):
-        answer = entry.load()(session.given_environment or "production", flag, body)
+        answer = entry.load()(session.environment_of_direct, flag, body)
         if session.json:
             session.show_json(answer)
         else:
@@ -141,7 +156,7 @@ def kill_directly(session: Session, flag: str, body: dict[str, Any]) -> int:
         return Exit.OK
     raise ConfigurationError(
         "--direct needs the server package on this machine (pip install rescind-server), or call "
-        "rollbacks.kill_v1 with psql: it is the function that every path calls"
+        "rollbacks.kill_v2 with psql: it is the function that every path calls"
     )
 
 

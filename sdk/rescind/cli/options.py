@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from rescind.cli import yaml12
+from rescind.cli.session import Session
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE_BYTES_MAX = 4 * 1024 * 1024
@@ -65,7 +66,8 @@ def document_of(text: str, *, what: str, bytes_max: int = FILE_BYTES_MAX) -> Any
     if text.lstrip()[:1] in ("{", "["):
         return parse(text, name=what, yaml=False)
     if text == "-":
-        return parse(sys.stdin.read(bytes_max), name="standard input", yaml=False)
+        read = sys.stdin.read(bytes_max)
+        return parse(read, name="standard input", yaml=read.lstrip()[:1] not in ("{", "["))
     path = Path(text)
     try:
         if path.stat().st_size > bytes_max:
@@ -81,3 +83,8 @@ def parse(text: str, *, name: str, yaml: bool) -> Any:
         return yaml12.decode(text) if yaml else msgspec.json.decode(text)
     except (msgspec.DecodeError, ValueError) as error:
         raise click.UsageError(f"{name} is not a valid {'YAML' if yaml else 'JSON'} document: {error}") from None
+
+
+def declined(session: Session, question: str, *, yes: bool) -> bool:
+    """Whether a person at a terminal was asked and said no; nobody is asked with `--yes`, with `--json` or in a script."""
+    return not yes and not session.json and sys.stdin.isatty() and not click.confirm(question)

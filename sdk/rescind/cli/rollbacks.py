@@ -14,7 +14,7 @@ from rescind.cli.following import follow, sum_up
 from rescind.cli.options import reason_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import counts_table, instant, table_of
-from rescind.cli.waiting import in_words, lines
+from rescind.cli.waiting import failing, in_words, lines
 
 REPORT_SECONDS = 120.0
 SHOWN_MAX = 50
@@ -105,6 +105,8 @@ def show_report(session: Session, found: dict[str, Any]) -> None:
         out.print(counts_table(record["counts"]))
     colour = "green" if found["sum"]["adds_up"] else "red"
     out.print(f"[{colour}]{found['sum']['line']}: {'it adds up' if found['sum']['adds_up'] else 'IT DOES NOT ADD UP'}[/]")
+    for matter, stand in failing(record):
+        out.print(f"  [yellow]{escape(matter)}[/] ({escape(stand)})")
     show_waiting(session, found)
     told = sum(kind["irreversible"] for kind in (record["counts"] or {}).values())
     if told:
@@ -117,7 +119,7 @@ def show_waiting(session: Session, found: dict[str, Any]) -> None:
     out, record = session.console, found["rollback"]
     rows = [{**line, "why": in_words(line["reason"])} for line in found["effects"] if line["disposition"] == "waiting"]
     if rows:
-        columns = ("effect_id", "kind", "key", "subject", "why", "cause")
+        columns = ("effect_id", "kind", "key", "subject", "why", "cause", "can_no_longer_act_at")
         out.print(table_of(rows[:SHOWN_MAX], columns, title="waiting for a person"))
     if len(rows) > SHOWN_MAX or found["next"]:
         out.print("these are not all: --csv has every effect")
@@ -186,6 +188,8 @@ def conclude(session: Session, name: str, answer: Any, rollback: str) -> None:
     session.console.print(f"{name}: " + (f"{changed} changed" if changed else f"nothing to change: {stood}"))
     if name in ("retry", "resume") and changed:
         session.console.print(f"follow it: rescind watch {rollback}")
+    if answer.get("can_no_longer_act_at"):
+        session.console.print(f"what was tried before can no longer act from {instant(answer['can_no_longer_act_at'])}")
     if answer.get("remaining"):
         again = f"rescind {name} {rollback} again, or rescind report {rollback} for why they wait"
         session.console.print(f"{answer['remaining']} still wait for a person: {again}")

@@ -8,6 +8,7 @@ import click
 from rich.markup import escape
 
 from rescind.cli.options import document_of
+from rescind.cli.pages import whole
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import table_of
 
@@ -26,7 +27,7 @@ def sagas(context: click.Context) -> None:
 @pass_session
 def listing(session: Session) -> None:
     """List registered definitions."""
-    answer = session.api.request("GET", session.within("/sagas"))
+    answer = whole(session, "/sagas", "sagas")
     if session.json:
         session.show_json(answer)
         return
@@ -52,10 +53,7 @@ def register(session: Session, document: str, reason: str | None) -> None:
     """
     definition = definition_of(document)
     answer = session.api.request("PUT", path_of(session, definition), json=definition, params={"reason": reason})
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"registered [bold]{escape(name_of(definition))}[/] {escape(str(definition['version']))}")
+    session.tell(answer, f"registered [bold]{escape(name_of(definition))}[/] {escape(str(definition['version']))}")
 
 
 @sagas.command()
@@ -83,6 +81,9 @@ def definition_of(document: str) -> dict[str, Any]:
         or not definition.get("version")
     ):
         raise click.UsageError("a definition is an object with `saga` (or `kind`) and `version`")
+    if not isinstance(definition["version"], str):
+        version = definition["version"]
+        raise click.UsageError(f'the version is a text, not {version!r}: quote it, version: "{version}"')
     return definition
 
 

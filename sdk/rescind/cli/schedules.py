@@ -22,7 +22,7 @@ COLUMNS = ("id", "at", "state", "flags", "actor", "reason", "outcome")
 def schedule(context: click.Context) -> None:
     """List, add, show and cancel changes that are applied later."""
     if context.invoked_subcommand is None:
-        context.invoke(listing, flag=None, status="waiting", limit=100)
+        context.invoke(listing, flag=None, status=None, limit=100)
 
 
 @schedule.command("list")
@@ -68,10 +68,7 @@ def add(session: Session, document: str, at: str | None, after: str | None, reas
     answer = session.api.request(
         "POST", session.within("/schedules"), json={**when, "operations": operations, "reason": reason}
     )
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"scheduled for [bold]{escape(text_of(answer['at']))}[/] UTC: {answer['id']}")
+    session.tell(answer, f"scheduled for [bold]{escape(text_of(answer['at']))}[/] UTC: {answer['id']}")
 
 
 @schedule.command("show")
@@ -99,10 +96,7 @@ def show(session: Session, identity: str) -> None:
 def cancel(session: Session, identity: str, reason: str) -> None:
     """Cancel the scheduled change ID."""
     answer = session.api.request("DELETE", session.within(f"/schedules/{part(identity)}"), json={"reason": reason})
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"cancelled {escape(identity)}")
+    session.tell(answer, f"cancelled {escape(identity)}")
 
 
 def outcome_of(one: dict[str, Any]) -> str:

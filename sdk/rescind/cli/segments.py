@@ -70,10 +70,7 @@ def put(session: Session, name: str, document: str, reason: str) -> None:
     segment = document_of(document, what="the segment")
     body = {"segment": {"when": segment} if isinstance(segment, list) else segment, "reason": reason}
     answer = session.api.request("PUT", session.within(f"/segments/{part(name)}"), json=body)
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"set segment [bold]{escape(name)}[/] in {escape(session.environment)} at {answer['revision']}")
+    session.tell(answer, f"set segment [bold]{escape(name)}[/] in {escape(session.environment)} at {answer['revision']}")
 
 
 @segments.command("delete")
@@ -84,10 +81,7 @@ def put(session: Session, name: str, document: str, reason: str) -> None:
 def delete(session: Session, name: str, reason: str) -> None:
     """Delete segment NAME. Refused while a flag refers to it."""
     answer = session.api.request("DELETE", session.within(f"/segments/{part(name)}"), json={"reason": reason})
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"deleted segment [bold]{escape(name)}[/] at revision {answer['revision']}")
+    session.tell(answer, f"deleted segment [bold]{escape(name)}[/] at revision {answer['revision']}")
 
 
 COMMANDS = (segments,)

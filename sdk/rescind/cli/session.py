@@ -72,6 +72,11 @@ class Session:
         named = self.given_environment or os.environ.get("RESCIND_ENVIRONMENT")
         return named or self.me.get("environment") or DEFAULT_ENVIRONMENT
 
+    @property
+    def environment_of_direct(self) -> str:
+        """The same where no server can be asked: the option, else `RESCIND_ENVIRONMENT`, else production."""
+        return self.given_environment or os.environ.get("RESCIND_ENVIRONMENT") or DEFAULT_ENVIRONMENT
+
     def within(self, path: str) -> str:
         """`/v1/environments/<environment><path>`."""
         return f"/v1/environments/{self.environment}{path}"
@@ -81,11 +86,32 @@ class Session:
         data = msgspec.json.encode(value)
         click.echo(msgspec.json.format(data, indent=2) if sys.stdout.isatty() else data)
 
+    def tell(self, answer: object, line: str) -> None:
+        """Print what a command did: the API's own JSON where that is asked for, or the line."""
+        if self.json:
+            self.show_json(answer)
+        else:
+            self.console.print(line)
+
 
 def console_on(*, stderr: bool) -> Console:
-    """A console as wide as the terminal; where there is none, lines are not broken."""
+    """A console as wide as the terminal; where there is none, `COLUMNS` or wide enough."""
     is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=None if is_terminal else PLAIN_WIDTH)
+    return Console(
+        stderr=stderr,
+        highlight=False,
+        soft_wrap=True,
+        width=None if is_terminal else plain_width(os.environ.get("COLUMNS", "")),
+    )
+
+
+def plain_width(columns: str) -> int:
+    """The width of what is no terminal.
+
+    >>> plain_width("80"), plain_width(""), plain_width("0")
+    (80, 240, 240)
+    """
+    return int(columns) if columns.isdecimal() and int(columns) > 0 else PLAIN_WIDTH
 
 
 def read_settings(path: Path) -> dict[str, str]:

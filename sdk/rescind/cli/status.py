@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich.markup import escape
 
+from rescind.cli.pages import whole
 from rescind.cli.session import Session, common, pass_session
 from rescind.cli.tables import plural, table_of
 
@@ -20,14 +21,22 @@ def status(session: Session) -> None:
     """Show what is killed, what is being undone and which instances are behind."""
     environment = session.environment
     rollbacks = session.api.request("GET", "/v1/rollbacks", params={"environment": environment, "limit": 50})["rollbacks"]
-    instances = session.api.request("GET", session.within("/instances"))["instances"]
+    instances = whole(session, "/instances", "instances")["instances"]
     standing = [row for row in rollbacks if row["lifted_at"] is None]
     asked = session.api.request("GET", "/v1/rollbacks", params={"environment": environment, "state": "waiting", "limit": 50})
     waiting = [row for row in asked["rollbacks"] if row["lifted_at"] is not None]
+    undoing = [row for row in rollbacks if row["lifted_at"] is not None and row["state"] not in ("settled", "waiting")]
     behind = [row for row in instances if row.get("live", True) and row.get("behind")]
     if session.json:
         session.show_json(
-            {"environment": environment, "standing": standing, "waiting": waiting, "instances": instances, "self": session.me}
+            {
+                "environment": environment,
+                "standing": standing,
+                "undoing": undoing,
+                "waiting": waiting,
+                "instances": instances,
+                "self": session.me,
+            }
         )
         return
     live = sum(bool(row.get("live", True)) for row in instances)
@@ -37,6 +46,8 @@ def status(session: Session) -> None:
         session.console.print(table_of(named(standing), COLUMNS))
     else:
         session.console.print("nothing is killed")
+    if undoing:
+        session.console.print(table_of(named(undoing), COLUMNS, title="lifted, and effects are still being undone"))
     if waiting:
         session.console.print(table_of(named(waiting), COLUMNS, title="lifted, and effects still wait for a person"))
 

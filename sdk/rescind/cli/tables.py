@@ -9,22 +9,19 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from rescind.cli.listing import Listing
+
 WITHOUT_MINOR = frozenset(
     {"BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"}
 )
 STATES = ("compensated", "never_happened", "irreversible", "skipped", "waiting", "pending")
 
 
-def table_of(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, title: str | None = None) -> Table:
-    """A table of the named fields; a dotted name looks inside."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        name = column.rpartition(".")[2]
-        fixed = name in ("id", "effect_id", "state") or name.endswith("_at")
-        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=fixed)
-    for row in rows:
-        table.add_row(*(escape(text_of(inside(row, column))) for column in columns))
-    return table
+def table_of(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, title: str | None = None) -> Listing:
+    """A table of the named fields, as wide as there is room; a dotted name looks inside."""
+    names = [column.rpartition(".")[2] for column in columns]
+    texts = [{name: text_of(inside(row, column)) for name, column in zip(names, columns, strict=True)} for row in rows]
+    return Listing(texts, names, title)
 
 
 def inside(row: Mapping[str, Any], name: str) -> Any:

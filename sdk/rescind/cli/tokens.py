@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+from typing import Any
+
 import click
 from rich.markup import escape
 
 from rescind.cli.options import reason_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import table_of
+from rescind.errors import ConfigurationError
 
 SCOPES = "read, evaluate, effects, work:<saga>, define:<saga>, kill[:<flag>], lift[:<flag>], compensate, admin"
 
@@ -23,21 +27,29 @@ def token() -> None:
 @click.option("--scope", "scopes", multiple=True, required=True, metavar="SCOPE", help=SCOPES + "; may be repeated.")
 @click.option("--for", "bound_to", metavar="ENVIRONMENT", help="The one environment it is good for; an admin token: all.")
 @click.option("--expires-at", metavar="T", help="RFC 3339; never, if not given.")
+@click.option("--direct", is_flag=True, help="Through PostgreSQL (RESCIND_DATABASE_URL): the first token of an installation.")
 @reason_option
 @common
 @pass_session
-def create(
-    session: Session, name: str, scopes: tuple[str, ...], bound_to: str | None, expires_at: str | None, reason: str
-) -> None:
+def create(session: Session, /, scopes: tuple[str, ...], bound_to: str | None, direct: bool, **asked: Any) -> None:
     """Make a token called NAME. Its text is shown once."""
-    environment = None if "admin" in scopes else bound_to or session.environment
-    body = {"name": name, "scopes": list(scopes), "environment": environment, "expires_at": expires_at, "reason": reason}
-    answer = session.api.request("POST", "/v1/tokens", json=body)
+    chosen = session.environment_of_direct if direct and not bound_to else bound_to
+    environment = None if "admin" in scopes else chosen or session.environment
+    body = {**asked, "scopes": list(scopes), "environment": environment}
+    answer = create_directly(body) if direct else session.api.request("POST", "/v1/tokens", json=body)
     if session.json:
         session.show_json(answer)
     else:
         click.echo(answer["token"])
         session.errors.print(f"token {answer['id']}; it is not shown again")
+
+
+def create_directly(body: dict[str, Any]) -> dict[str, Any]:
+    """Write the token into PostgreSQL itself, through the server package."""
+    for entry in entry_points(group="rescind.direct", name="token"):
+        answer: dict[str, Any] = entry.load()(body)
+        return answer
+    raise ConfigurationError("--direct needs the server package on this machine: pip install rescind-server")
 
 
 @token.command("list")
@@ -61,10 +73,7 @@ def listing(session: Session) -> None:
 def revoke(session: Session, token_id: str, reason: str) -> None:
     """Revoke the token ID: it is refused everywhere within a second."""
     answer = session.api.request("POST", f"/v1/tokens/{part(token_id)}/revoke", json={"reason": reason})
-    if session.json:
-        session.show_json(answer)
-    else:
-        session.console.print(f"revoked {escape(token_id)}")
+    session.tell(answer, f"revoked {escape(token_id)}")
 
 
 COMMANDS = (token,)

@@ -1,12 +1,16 @@
-"""Why effects wait for a person, in words, and what the person does about it (P16)."""
+"""Why effects are not undone yet, in words: what is tried again, and what waits for a person, who does what (P16)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 REASONS = {
-    "interrupted": ("an attempt was cut off and may have acted", "look at the other side; skip it if it was done, else retry"),
+    "interrupted": (
+        "an attempt was cut off and may have acted",
+        "look at the other side once it can no longer act; skip it if it was done, else retry",
+    ),
     "in_doubt": ("nobody knows whether it was done", "look at the other side; undo it there by hand if it was, then skip"),
     "attempts_exhausted": ("every attempt failed", "mend what refuses (the report names it), then retry"),
     "provider_window_passed": ("the provider no longer knows our key", "look whether it is undone; skip it if so, else retry"),
@@ -30,3 +34,24 @@ def lines(counts: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
         for reason, number in (numbers.get("waiting_for") or {}).items():
             said, step = REASONS.get(reason, (reason, "see the report"))
             yield f"{number} {kind} wait: {said}. {step[:1].upper()}{step[1:]}."
+
+
+def failing(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Per kind that fails and is tried again: what is the matter, and where that stands (it changes with every attempt).
+
+    >>> one = {"kind": "payment", "number": 2, "attempt": 3, "error": "refused", "next_try_at": "2026-01-01T00:00:04+00:00"}
+    >>> list(failing({"retrying": [one], "as_of": "2026-01-01T00:00:00+00:00"}))
+    [('2 payment failing: refused', 'attempt 3, next try in 4 s')]
+    """
+    for one in record.get("retrying") or []:
+        yield (
+            f"{one['number']} {one['kind']} failing: {one['error']}",
+            f"attempt {one['attempt']}, {_next(one, record['as_of'])}",
+        )
+
+
+def _next(one: Mapping[str, Any], as_of: str) -> str:
+    if one["next_try_at"] is None:
+        return "being tried now"
+    seconds = (datetime.fromisoformat(one["next_try_at"]) - datetime.fromisoformat(as_of)).total_seconds()
+    return f"next try in {seconds:.0f} s" if seconds >= 1 else "next try at once"

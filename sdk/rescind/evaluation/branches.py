@@ -6,14 +6,15 @@ A result is either a prepared `Resolution` (the flag's own targeting) or a plain
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from mmh3 import mmh3_32_uintdigest
 
 from rescind.evaluation.bucketing import (
-    TEXT_HEADS,
-    default_seat,
+    UNUSUAL,
+    Starts,
     fractional,
     prefix,
     required_fractional,
@@ -22,6 +23,7 @@ from rescind.evaluation.bucketing import (
     thresholds,
     weight_of,
 )
+from rescind.evaluation.dispatch import Run, loose_key, run_of, strict_key
 from rescind.evaluation.expressions import HANDLERS as EXPRESSIONS
 from rescind.evaluation.expressions import attribute, single_name
 from rescind.evaluation.frame import Frame, Handler, Scope, arguments_of, is_rule
@@ -33,7 +35,10 @@ HOIST_USES: Final = 2
 """An attribute that is used so often is read once, at the start."""
 CLASS_USES: Final = 3
 """And so often: whether it is a string is found out once."""
+MISS: Final = object()
+"""What a look-up's candidates give where none of them holds."""
 _LISTS: Final = (list, tuple)
+_WORD: Final = re.compile(r"\w+")
 _NESTED: Final = {"filter", "map", "reduce", "all", "some", "none"}
 
 
@@ -103,16 +108,49 @@ class Branches:
             self._if(arguments_of(arguments), indent, split)
 
     def _if(self, arguments: list[Any], indent: int, split: bool) -> None:
-        for index in range(0, len(arguments) - 1, 2):
+        index = 0
+        while index < len(arguments) - 1:
+            run = run_of(arguments, index) if self._scope.top else None
+            if run is not None:
+                self._dispatch(run, arguments[index + 1 :: 2], indent, split)
+                index += 2 * len(run.leads)
+                continue
             self.lines.append(f"{' ' * indent}if {self._frame.test(arguments[index], self._scope)}:")
             self.write(arguments[index + 1], indent + 1, split)
+            index += 2
         self.write(arguments[-1] if len(arguments) % 2 else None, indent, split)
+
+    def _dispatch(self, run: Run, ends: list[Any], indent: int, split: bool) -> None:
+        """Look up which rules of the run can hold, and try those alone. `ends` are what the rules end in."""
+        source, pad = self._frame.source, " " * indent
+        entries = {}
+        for numbers, texts in run.groups.items():
+            name = self._candidates([(run.leads[number].rest, ends[number]) for number in numbers], split)
+            entries.update(dict.fromkeys(map(source.bind, texts), name))
+        first, again = source.once(attribute(self._frame, run.leads[0].name, self._scope))
+        exact = source.bind(loose_key if run.leads[0].loose else strict_key)
+        key = f"{again} if {first}.__class__ is {source.bind(str)} else {exact}({again})"
+        found, result = source.fresh("f"), source.fresh("r")
+        self.lines += [
+            f"{pad}{found} = {source.table(entries)}.get({key})",
+            f"{pad}if {found} is not None:",
+            f"{pad} {result} = {found}(c, b)",
+            f"{pad} if {result} is not {source.bind(MISS)}: return {result}",
+        ]
+
+    def _candidates(self, rules: list[tuple[Any, Any]], split: bool) -> str:
+        """The name of a function that tries these rules, each what is left of its test and what it ends in."""
+        inner = Branches(self._frame, self._scope.inner(), self._ending)
+        for rest, end in rules:
+            inner.lines.append(f"  if {self._frame.test(rest, inner._scope)}:")
+            inner.write(end, 3, split)
+        return self._frame.source.function([*inner.lines, f"  return {self._frame.source.bind(MISS)}"])
 
     def _fractional(self, arguments: list[Any], indent: int) -> None:
         frame = self._frame
         is_short = bool(arguments) and isinstance(arguments[0], list)
         shares = arguments if is_short else arguments[1:]
-        weights = _constant_weights(shares)
+        weights = constant_weights(shares)
         ends = thresholds(weights or [])
         if weights is None or (ends is None and arguments and not is_short):
             texts = [frame.value(argument, self._scope).text for argument in arguments]
@@ -122,7 +160,7 @@ class Branches:
         else:
             place = frame.source.fresh("p")
             if is_short:
-                self.lines.append(f"{' ' * indent}{place} = {_default_place(frame, self._scope)}")
+                self.lines += _default_place(frame, self._scope, place, " " * indent)
             else:
                 self._named_place(arguments[0], shares, place, indent)
             self._shares(shares, ends, place, indent)
@@ -156,7 +194,7 @@ class Branches:
         self.lines.append(f"{pad}{place} = {frame.source.bind(seat)}({value}, {generation})")
 
 
-def _constant_weights(shares: Sequence[Any]) -> list[int] | None:
+def constant_weights(shares: Sequence[Any]) -> list[int] | None:
     """The weights, where every share is written out and every weight a number. Without shares: [], which decides nothing."""
     weights = []
     for share in shares:
@@ -178,17 +216,25 @@ def _start(frame: Frame, scope: Scope) -> str:
     return frame.source.bind(prefix(frame.flag_key if scope.top else "", frame.generation))
 
 
-def _default_place(frame: Frame, scope: Scope) -> str:
-    """The hash of flag key and targeting key, written out for a short ASCII key in generation v3."""
-    bind = frame.source.bind
-    first, again = frame.source.once(_key(frame, scope))
-    start, generation = _start(frame, scope), bind(frame.generation)
-    seated = bind(required_seat if frame.needs_key else default_seat)
-    if frame.generation != "v3":
-        return f"{seated}({start}, {first}, {generation})"
-    is_short = f"{first}.__class__ is {bind(str)} and {again}.isascii() and {bind(0)} < {bind(len)}({again}) < {bind(256)}"
-    encoded = f"{start} + {bind(TEXT_HEADS)}[{bind(len)}({again})] + {again}.encode()"
-    return f"{bind(mmh3_32_uintdigest)}({encoded}) if {is_short} else {seated}({start}, {again}, {generation})"
+def _default_place(frame: Frame, scope: Scope, place: str, pad: str) -> list[str]:
+    """The statements that give `place` the hash of flag key and targeting key: written out for a key of a known length."""
+    bind, code = frame.source.bind, _key(frame, scope)
+    if frame.needs_key:
+        required = f"{bind(required_seat)}({_start(frame, scope)}, {code.text}, {bind(frame.generation)})"
+        return [f"{pad}{place} = {required}"]
+    key, encoded = code.text, frame.source.fresh("t")
+    lines = []
+    if not code.name:
+        key = frame.source.fresh("t")
+        lines.append(f"{pad}{key} = {code.text}")
+    usual = f"{key}.__class__ is {bind(str)} and {key}"
+    starts = Starts(frame.flag_key if scope.top else "", frame.generation)
+    hashed = f"{bind(mmh3_32_uintdigest)}({bind(starts.known)}[{bind(len)}({encoded} := {key}.encode())] + {encoded})"
+    return [
+        *lines,
+        f"{pad}try: {place} = {hashed} if {usual} else None",
+        f"{pad}except {bind(UNUSUAL)}: {place} = {bind(starts.seat)}({key})",
+    ]
 
 
 def _operator_call(frame: Frame, texts: list[str], scope: Scope) -> Code:
@@ -226,6 +272,17 @@ def hoist(frame: Frame, targeting: Any) -> tuple[Scope, list[str]]:
             lines.append(f"  {is_text} = {local}.__class__ is {frame.source.bind(str)}")
         names[name] = Code(local, name=True, is_text=is_text)
     return Scope(top=True, names=names), lines
+
+
+def used(reads: list[str], lines: list[str]) -> list[str]:
+    """Those of the statements from `hoist` whose names `lines` uses: what stands in helper functions reads for itself."""
+    words = set(_WORD.findall("\n".join(lines)))
+    kept: list[str] = []
+    for line in reversed(reads):
+        if line.split()[0] in words:
+            kept.insert(0, line)
+            words.update(_WORD.findall(line))
+    return kept
 
 
 def _count(rule: Any, uses: dict[str, int], frame: Frame) -> None:

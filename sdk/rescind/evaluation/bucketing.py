@@ -25,6 +25,8 @@ from rescind.evaluation.limits import ENCODING_DEPTH_MAX, WEIGHT_SUM_MAX
 Generation = Literal["v2", "v3"]
 GENERATIONS: Final = ("v2", "v3")
 
+STARTS_MAX: Final = 64
+"""Lengths of targeting keys for which a flag keeps what stands before them."""
 _UNSIGNED, _NEGATIVE, _TEXT, _ARRAY, _MAP = 0x00, 0x20, 0x60, 0x80, 0xA0
 
 
@@ -39,10 +41,6 @@ def head(major: int, argument: int) -> bytes:
     if argument < 1 << 32:
         return bytes((major | 26,)) + argument.to_bytes(4, "big")
     return bytes((major | 27,)) + argument.to_bytes(8, "big")
-
-
-TEXT_HEADS: Final = tuple(head(_TEXT, length) for length in range(256))
-"""The heads of text up to 255 bytes, so that compiled flags encode the usual targeting key without a call."""
 
 
 def encode(value: Any, depth: int = 0) -> bytes:
@@ -98,6 +96,28 @@ def _float(value: float) -> bytes:
 def prefix(flag_key: str, generation: str) -> bytes:
     """What stands before the targeting key in the bytes that are hashed by default. Raises `UnicodeEncodeError`."""
     return head(_ARRAY, 2) + encode(flag_key) if generation == "v3" else flag_key.encode()
+
+
+class Starts:
+    """What is hashed before a targeting key of so many bytes: `prefix`, and in v3 the key's CBOR head."""
+
+    def __init__(self, flag_key: str, generation: str) -> None:
+        self._prefix = prefix(flag_key, generation)
+        self._generation = generation
+        self.known: dict[int, bytes] = {}
+        """By the key's length, as far as such keys have been met."""
+
+    def seat(self, targeting_key: str) -> int | None:
+        """`default_seat`, for a key that compiled code has not found in `known`: then it will."""
+        found = default_seat(self._prefix, targeting_key, self._generation)
+        if found is not None and len(self.known) < STARTS_MAX:
+            length = len(targeting_key.encode())
+            self.known[length] = self._prefix + (head(_TEXT, length) if self._generation == "v3" else b"")
+        return found
+
+
+UNUSUAL: Final = (KeyError, UnicodeEncodeError)
+"""What compiled code meets at a targeting key of a new length, or one that is no text."""
 
 
 def seat(value: Any, generation: str) -> int | None:

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from rescind.evaluation.branches import HANDLERS, Branches, hoist
+from rescind.evaluation.branches import HANDLERS, Branches, hoist, used
 from rescind.evaluation.errors import EvaluationError, FaultCode, RuleError, UnreadableError
 from rescind.evaluation.frame import Frame
-from rescind.evaluation.kills import KILLED, FlagSpec, Kill, in_scope
+from rescind.evaluation.kills import KILLED, FlagSpec, Kill, in_scope, judged_order
 from rescind.evaluation.limits import DEPTH_MAX, FLAG_NODES_MAX, FLAG_SIZE_MAX
 from rescind.evaluation.measure import measure
 from rescind.evaluation.resolution import ErrorCode, Reason, Resolution, error
@@ -105,7 +105,8 @@ class _Variant:
         return self._outcomes.pick_split
 
 
-def _definition(flag: FlagSpec) -> Mapping[str, Any]:
+def definition_of(flag: FlagSpec) -> Mapping[str, Any]:
+    """The flag's definition; an empty one, which cannot be read, where it is no object."""
     definition: Any = flag.definition
     return definition if isinstance(definition, Mapping) else {}
 
@@ -116,7 +117,10 @@ def no_clock() -> int:
 
 
 class Compiler:
-    """Compiles the flags of one flag set. `timestamp` gives the seconds since 1970 of `$flagd.timestamp`."""
+    """Compiles the flags of one flag set. `timestamp` gives the seconds since 1970 of `$flagd.timestamp`.
+
+    `overdue(limit_seconds)` says whether the set was last known to be current longer ago than that (P6).
+    """
 
     def __init__(
         self,
@@ -125,28 +129,39 @@ class Compiler:
         generation: str,
         timestamp: Callable[[], int],
         *,
+        overdue: Callable[[float], bool] | None = None,
         needs_key: bool = False,
     ) -> None:
         self._evaluators = evaluators
         self._metadata = metadata
         self._generation = generation
         self._timestamp = timestamp
+        self._overdue = overdue
         self._needs_key = needs_key
 
     def compile(self, key: str, flag: FlagSpec) -> Served:
         """The function of one flag. Raises nothing but `RecursionError`, when called too near the end of the stack."""
-        definition = _definition(flag)
+        definition = definition_of(flag)
         outcomes = self._outcomes(definition)
         try:
             served = self._decision(key, definition, outcomes)
         except EvaluationError as fault:
             detail = fault.detail if isinstance(fault, UnreadableError) else str(fault)
             served = _always(outcomes.off(flag.off_variant, Reason.ERROR, ErrorCode.PARSE_ERROR, detail))
-        return self._killed(flag, definition, served)
+        return self._killed(flag, definition, self._limited(flag, definition, served))
+
+    def is_readable(self, key: str, flag: FlagSpec) -> bool:
+        """Whether this version can compile the definition."""
+        definition = definition_of(flag)
+        try:
+            self._decision(key, definition, self._outcomes(definition))
+        except EvaluationError:
+            return False
+        return True
 
     def off(self, flag: FlagSpec, reason: Reason) -> Resolution:
         """The flag's off variant, for whoever must not evaluate it (P3: STALE)."""
-        definition = _definition(flag)
+        definition = definition_of(flag)
         return self._outcomes(definition).off(flag.off_variant, reason)
 
     def _outcomes(self, definition: Mapping[str, Any], **more: Any) -> Outcomes:
@@ -179,14 +194,25 @@ class Compiler:
             scope, lines = hoist(frame, targeting)
             branches = Branches(frame, scope, _Variant(outcomes))
             branches.write(targeting)
-            return frame.source.build([*lines, *branches.lines])
+            return frame.source.build([*used(lines, branches.lines), *branches.lines])
         except (SyntaxError, MemoryError, UnicodeEncodeError) as fault:
             raise UnreadableError(FaultCode.TOO_LARGE, f"the targeting cannot be compiled: {type(fault).__name__}") from fault
 
+    def _limited(self, flag: FlagSpec, definition: Mapping[str, Any], served: Served) -> Served:
+        """`served` for as long as the flag's staleness limit allows it, then the off variant. Other flags pay nothing."""
+        limit, overdue = flag.max_staleness_seconds, self._overdue
+        if limit is None or overdue is None:
+            return served
+        off = self._outcomes(definition).off(flag.off_variant, Reason.STALE)
+
+        def limited(context: Any) -> Resolution:
+            return off if overdue(limit) else served(context)
+
+        return limited
+
     def _killed(self, flag: FlagSpec, definition: Mapping[str, Any], served: Served) -> Served:
         """`served` under the flag's kills: the kill that takes everyone first, then the narrower ones (P4)."""
-        kills = sorted(flag.kills, key=lambda kill: len(kill.scope), reverse=True)
-        for kill in kills:
+        for kill in reversed(judged_order(flag.kills)):
             served = self._under(kill, flag, definition, served)
         return served
 
@@ -203,6 +229,12 @@ class Compiler:
             return off if in_scope(context, scope) else served(context)
 
         return judged
+
+
+def failed(fault: Exception, metadata: Mapping[str, Any]) -> Resolution:
+    """The caller's default, for a rule that failed while it ran."""
+    detail = str(fault) if isinstance(fault, EvaluationError) else type(fault).__name__
+    return error(ErrorCode.GENERAL, f"the rule failed: {detail}", metadata)
 
 
 def _always(outcome: Resolution) -> Served:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from rescind.evaluation import values
+from rescind.evaluation import loops, values
 from rescind.evaluation.frame import Frame, Handler, Scope, is_constant, is_rule
 from rescind.evaluation.lookup import dig, look_up, missing, missing_some, path_of, whole
-from rescind.evaluation.operators import CALLS, EXACT, LOOPS, contains, negate, reduce_items, subtract
+from rescind.evaluation.operators import CALLS, EXACT, contains, negate, subtract
 from rescind.evaluation.source import Code
 
 _CHAIN_MAX: Final = 12
@@ -260,25 +260,6 @@ def _exact(operator: str) -> Handler:
     return handle
 
 
-def _loop(operator: str) -> Handler:
-    function = LOOPS[operator]
-    kind = "list" if operator in ("map", "filter") else "boolean"
-
-    def handle(frame: Frame, arguments: list[Any], scope: Scope) -> Code:
-        if len(arguments) < 2 and operator != "map":
-            return frame.literal(operator == "none") if kind == "boolean" else frame.literal([])
-        items, rule = frame.value(_item(arguments, 0), scope), frame.inner(_item(arguments, 1))
-        return Code(f"{frame.source.bind(function)}({items.text}, {rule}, b)", kind)
-
-    return handle
-
-
-def _reduce(frame: Frame, arguments: list[Any], scope: Scope) -> Code:
-    items, start = frame.value(_item(arguments, 0), scope), frame.value(_item(arguments, 2), scope)
-    rule = frame.inner(_item(arguments, 1))
-    return Code(f"{frame.source.bind(reduce_items)}({items.text}, {rule}, b, {start.text})")
-
-
 HANDLERS: Final[dict[str, Handler]] = {
     "var": _var,
     "missing": _missing,
@@ -291,10 +272,9 @@ HANDLERS: Final[dict[str, Handler]] = {
     "!!": _cast,
     "in": _in,
     "-": _minus,
-    "reduce": _reduce,
     **{operator: _equality(operator) for operator in _EQUAL},
     **{operator: _order(operator) for operator in _ORDER},
     **{operator: _eager(operator) for operator in CALLS},
     **{operator: _exact(operator) for operator in EXACT},
-    **{operator: _loop(operator) for operator in LOOPS},
+    **loops.HANDLERS,
 }

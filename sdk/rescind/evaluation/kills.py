@@ -50,3 +50,8 @@ def in_scope(context: Mapping[str, Any], scope: Iterable[tuple[str, Any]]) -> bo
         if found is not None and not strictly_equal(found, value):
             return False
     return True
+
+
+def judged_order(kills: Iterable[Kill]) -> list[Kill]:
+    """The kills in the order in which an evaluation judges them: the one that takes everyone first, then narrower ones."""
+    return sorted(kills, key=lambda kill: len(kill.scope), reverse=True)[::-1]

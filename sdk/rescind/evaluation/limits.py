@@ -26,6 +26,8 @@ EXPANSION_MAX: Final = 4 * FLAG_NODES_MAX
 """Steps of compiling one flag, with `$ref` expanded."""
 ITERATIONS_MAX: Final = 10_000
 """Items that `map`, `filter`, `reduce`, `all`, `none` and `some` visit in one evaluation, together."""
+ITEM_NODES: Final = 100
+"""JSON values of the rule that is applied to an item: with more of them an item counts several times."""
 TEXT_MAX: Final = 1_000_000
 """Characters of a string that a rule builds."""
 ITEMS_MAX: Final = 100_000

@@ -139,43 +139,43 @@ def identity(value: Any = None, *_: Any) -> Any:
     return value
 
 
-def _visited(items: Any, budget: Budget) -> list[Any] | tuple[Any, ...]:
-    """`items` where it is a list, taken from the budget of this evaluation."""
+def _visited(items: Any, budget: Budget, cost: int) -> list[Any] | tuple[Any, ...]:
+    """`items` where it is a list, taken from the budget of this evaluation; each counts `cost` times."""
     if not isinstance(items, list | tuple):
         return ()
-    budget[0] -= len(items)
+    budget[0] -= len(items) * cost
     if budget[0] < 0:
         raise RuleError("the rule visits too many items")
     return items
 
 
-def map_items(items: Any, rule: Rule, budget: Budget) -> list[Any]:
-    return [rule(item, budget) for item in _visited(items, budget)]
+def map_items(items: Any, rule: Rule, budget: Budget, cost: int) -> list[Any]:
+    return [rule(item, budget) for item in _visited(items, budget, cost)]
 
 
-def filter_items(items: Any, rule: Rule, budget: Budget) -> list[Any]:
-    return [item for item in _visited(items, budget) if truthy(rule(item, budget))]
+def filter_items(items: Any, rule: Rule, budget: Budget, cost: int) -> list[Any]:
+    return [item for item in _visited(items, budget, cost) if truthy(rule(item, budget))]
 
 
-def reduce_items(items: Any, rule: Rule, budget: Budget, start: Any) -> Any:
+def reduce_items(items: Any, rule: Rule, budget: Budget, cost: int, start: Any) -> Any:
     accumulator = start
-    for item in _visited(items, budget):
+    for item in _visited(items, budget, cost):
         accumulator = rule({"current": item, "accumulator": accumulator}, budget)
     return accumulator
 
 
-def all_items(items: Any, rule: Rule, budget: Budget) -> bool:
+def all_items(items: Any, rule: Rule, budget: Budget, cost: int) -> bool:
     """False for an empty list: JsonLogic defines it so."""
-    visited = _visited(items, budget)
+    visited = _visited(items, budget, cost)
     return bool(visited) and all(truthy(rule(item, budget)) for item in visited)
 
 
-def some_items(items: Any, rule: Rule, budget: Budget) -> bool:
-    return any(truthy(rule(item, budget)) for item in _visited(items, budget))
+def some_items(items: Any, rule: Rule, budget: Budget, cost: int) -> bool:
+    return any(truthy(rule(item, budget)) for item in _visited(items, budget, cost))
 
 
-def none_items(items: Any, rule: Rule, budget: Budget) -> bool:
-    return not some_items(items, rule, budget)
+def none_items(items: Any, rule: Rule, budget: Budget, cost: int) -> bool:
+    return not some_items(items, rule, budget, cost)
 
 
 CALLS: Final[dict[str, Callable[..., Any]]] = {

@@ -7,11 +7,14 @@ the compiled functions of every flag that did not change. Nothing here waits, lo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from rescind.evaluation.compiler import Compiler, Served, no_clock
-from rescind.evaluation.errors import EvaluationError, KeyMissingError
+from rescind.evaluation.compiler import Compiler, Served, failed, no_clock
+from rescind.evaluation.errors import KeyMissingError
+from rescind.evaluation.explain import FlagSet, answered, explain
+from rescind.evaluation.explanation import Decided, Explanation
 from rescind.evaluation.kills import FlagSpec
 from rescind.evaluation.resolution import ErrorCode, Reason, Resolution, error, fit
 
@@ -32,12 +35,13 @@ class Evaluator:
         "_flags",
         "_keyed",
         "_now",
-        "_served",
+        "_overdue",
         "_set_metadata",
         "environment",
         "generation",
         "metadata",
         "revision",
+        "served",
     )
 
     def __init__(
@@ -50,27 +54,31 @@ class Evaluator:
         revision: Any = None,
         *,
         now: Callable[[], int] | None = None,
+        overdue: Callable[[float], bool] | None = None,
     ) -> None:
         """`generation` is the environment's bucketing, "v2" or "v3".
 
         `now` gives `$flagd.timestamp`, in whole seconds since 1970: this package asks no clock of its own. Without it a rule
-        that reads the time fails.
+        that reads the time fails. `overdue(limit_seconds)` says whether flags with such a staleness limit may not be believed
+        any more (P6); without it every limit holds.
         """
         self._flags: Mapping[str, FlagSpec] = dict(flags)
         self._evaluators = dict(evaluators or {})
         self._now = now
-        self._served: dict[str, Served] = {}
+        self._overdue = overdue
+        self.served: dict[str, Served] = {}
+        """The flags compiled so far: (context) -> prepared outcome. For reading, where a call is too much."""
         self._keyed: dict[str, Served] = {}
         self.metadata = dict(metadata or {})
         self._set_metadata = MappingProxyType(self.metadata)
         self.generation = generation
         self.environment = environment
         self.revision = revision
-        self._compiler = Compiler(self._evaluators, self.metadata, generation, now or no_clock)
+        self._compiler = Compiler(self._evaluators, self.metadata, generation, now or no_clock, overdue=overdue)
 
     def updated(self, changed: Mapping[str, FlagSpec], removed: Iterable[str] = (), revision: Any = None) -> Evaluator:
         """The snapshot after a change: this one stays as it is. What did not change stays compiled."""
-        flags, served, keyed = dict(self._flags), dict(self._served), dict(self._keyed)
+        flags, served, keyed = dict(self._flags), dict(self.served), dict(self._keyed)
         flags.update(changed)
         gone = set(removed)
         for key in gone:
@@ -78,8 +86,9 @@ class Evaluator:
         for key in gone.union(changed):
             served.pop(key, None)
             keyed.pop(key, None)
-        following = Evaluator({}, self._evaluators, self.metadata, self.generation, self.environment, revision, now=self._now)
-        following._flags, following._served, following._keyed = flags, served, keyed
+        shared = (self._evaluators, self.metadata, self.generation, self.environment)
+        following = Evaluator({}, *shared, revision, now=self._now, overdue=self._overdue)
+        following._flags, following.served, following._keyed = flags, served, keyed
         return following
 
     @property
@@ -90,7 +99,7 @@ class Evaluator:
     def boolean(self, key: str, default: bool, context: Mapping[str, Any] | None = None) -> bool:
         """The flag's value, or `default`: the hot path of `evaluate(key, context, default, "boolean").value`."""
         try:
-            value = self._served[key](context or _EMPTY).value
+            value = self.served[key](context or _EMPTY).value
         except Exception:
             value = self.evaluate(key, context, default, "boolean").value
         return value if value is True or value is False else default
@@ -103,7 +112,7 @@ class Evaluator:
         cannot read the definition.
         """
         try:
-            served = self._served.get(key) or self._compiled(key)
+            served = self.served.get(key) or self._compiled(key)
             if context.__class__ is not dict and not isinstance(context, Mapping):
                 context = _EMPTY
             outcome = served(context)
@@ -117,7 +126,7 @@ class Evaluator:
         A prepared outcome is the same object every time, so that what is made of it can be kept. Never raises (P6).
         """
         try:
-            return (self._served.get(key) or self._compiled(key))(context)
+            return (self.served.get(key) or self._compiled(key))(context)
         except Exception as fault:
             return self._failed(fault)
 
@@ -142,12 +151,39 @@ class Evaluator:
             outcome = self._failed(fault)
         return fit(outcome, default, kind)
 
+    def explain(self, key: str, context: Mapping[str, Any] | None = None) -> Explanation:
+        """Which rule decides the flag for this context, and why. Slow, for people; never raises (P6)."""
+        flag = self._flags.get(key)
+        within = self._within()
+        if flag is None:
+            return answered(key, within, self._not_found(), Decided.NOT_FOUND)
+        explanation = explain(key, flag, context if isinstance(context, Mapping) else _EMPTY, within)
+        limit = flag.max_staleness_seconds
+        is_overdue = limit is not None and self._overdue is not None and self._overdue(limit)
+        return self.off_explained(key) if is_overdue and explanation.decided != Decided.KILL else explanation
+
+    def off_explained(self, key: str) -> Explanation:
+        """Why a request that could not catch up gets the off variant (P3)."""
+        outcome = self.off(key, None)
+        return answered(key, self._within(), outcome, Decided.STALE if key in self._flags else Decided.NOT_FOUND)
+
+    def _within(self) -> FlagSet:
+        """What a flag is explained with. The clock is read once: answer and findings are of one instant."""
+        return FlagSet(
+            evaluators=self._evaluators,
+            metadata=self._set_metadata,
+            generation=self.generation,
+            timestamp=no_clock if self._now is None else once(self._now),
+            environment=self.environment,
+            revision=self.revision,
+        )
+
     def compile(self, keys: Iterable[str] | None = None, *, without_key: bool = False) -> None:
         """Compile flags ahead of their first use, for example those that a change brought, off the event loop.
 
         `without_key`: for `outcome_without_key`.
         """
-        held, compiled = (self._keyed, self._compiled_with_key) if without_key else (self._served, self._compiled)
+        held, compiled = (self._keyed, self._compiled_with_key) if without_key else (self.served, self._compiled)
         for key in list(self._flags) if keys is None else keys:
             if key in self._flags and key not in held:
                 compiled(key)
@@ -156,14 +192,15 @@ class Evaluator:
         flag = self._flags.get(key)
         if flag is None:
             return lambda _: self._not_found()
-        served = self._served[key] = self._compiler.compile(key, flag)
+        served = self.served[key] = self._compiler.compile(key, flag)
         return served
 
     def _compiled_with_key(self, key: str) -> Served:
         flag = self._flags.get(key)
         if flag is None:
             return lambda _: self._not_found()
-        compiler = Compiler(self._evaluators, self.metadata, self.generation, self._now or no_clock, needs_key=True)
+        shared = (self._evaluators, self.metadata, self.generation, self._now or no_clock)
+        compiler = Compiler(*shared, overdue=self._overdue, needs_key=True)
         served = self._keyed[key] = compiler.compile(key, flag)
         return served
 
@@ -171,5 +208,9 @@ class Evaluator:
         return error(ErrorCode.FLAG_NOT_FOUND, "no such flag", self._set_metadata)
 
     def _failed(self, fault: Exception) -> Resolution:
-        detail = str(fault) if isinstance(fault, EvaluationError) else type(fault).__name__
-        return error(ErrorCode.GENERAL, f"the rule failed: {detail}", self._set_metadata)
+        return failed(fault, self._set_metadata)
+
+
+def once(now: Callable[[], int]) -> Callable[[], int]:
+    """The clock as it is when it is first read."""
+    return lru_cache(maxsize=1)(now)

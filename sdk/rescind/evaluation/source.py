@@ -41,6 +41,7 @@ class Source:
     def __init__(self) -> None:
         self.constants: list[Any] = []
         self.functions: list[str] = []
+        self.tables: list[str] = []
         self.loops = False
         self._known: dict[object, str] = {}
         self._names = 0
@@ -80,6 +81,12 @@ class Source:
         self.functions.append("\n".join([f" def {name}(c, b):", *lines]))
         return name
 
+    def table(self, entries: dict[str, str]) -> str:
+        """Add a dict of bound values and helper functions, each given by its name; its own name."""
+        name = self.fresh("d")
+        self.tables.append(f" {name} = {{{', '.join(f'{key}: {value}' for key, value in entries.items())}}}")
+        return name
+
     def build(self, lines: list[str]) -> Callable[[Any], Any]:
         """The function of (c) whose body is `lines`."""
         start = []
@@ -89,7 +96,7 @@ class Source:
             start.append("  b = None")
         names = "".join(f"k{index}, " for index in range(len(self.constants)))
         head = ["def make(constants):", *([f" {names}= constants"] if names else [])]
-        body = [*head, *self.functions, " def served(c):", *start, *lines, " return served"]
+        body = [*head, *self.functions, *self.tables, " def served(c):", *start, *lines, " return served"]
         space: dict[str, Any] = {"__builtins__": {}}
         text = "\n".join(body)
         code = _cached(text) if len(text) <= _CACHED_TEXT_MAX else _compiled(text)

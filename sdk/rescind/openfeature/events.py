@@ -70,7 +70,7 @@ def status_of(core: Core) -> tuple[ProviderStatus, ProviderEventDetails]:
         return ProviderStatus.STALE, ProviderEventDetails(message="the client was closed")
     if follower.refused:
         return ProviderStatus.ERROR, ProviderEventDetails(message=follower.last_error, error_code=ErrorCode.GENERAL)
-    if not follower.connected:
+    if not follower.reached:
         return ProviderStatus.STALE, ProviderEventDetails(message=follower.last_error or "the stream is not there")
     return ProviderStatus.READY, ProviderEventDetails()
 

@@ -8,15 +8,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rescind.answers import Answer
 from rescind.client import AsyncClient, Client
 from rescind.core import Core
 from rescind.errors import ConfigurationError, Unreachable
 from rescind.evaluations import Evaluations
+from rescind.events import EventStream
+from rescind.registration import Registration
 from rescind.saga import Saga
 from rescind.settings import ClientSettings
-from rescind.sse import Event
 from rescind.testing.ledger import Ledger, LedgerAdmission, LedgerReports
-from rescind.transport import Answer, AsyncApi
+from rescind.transport import AsyncApi
 
 T = TypeVar("T")
 
@@ -40,26 +42,38 @@ class NoServer(AsyncApi):
         raise Unreachable(f"a FlagsFixture has no server for {method} {path}")
 
     @asynccontextmanager
-    async def events(self, path: str, **how: Any) -> AsyncIterator[AsyncIterator[Event]]:
+    async def events(self, path: str, **how: Any) -> AsyncIterator[EventStream]:
         """Not here."""
         raise Unreachable(f"a FlagsFixture has no server for {path}")
-        yield empty()
+        yield EventStream(path, nothing)
 
 
-async def empty() -> AsyncIterator[Event]:
-    """No event."""
-    return
-    yield
+async def nothing() -> bytes:
+    """What comes from there."""
+    return b""
+
+
+class LaidDown(Registration):
+    """Sagas of a fixture: each is as good as laid down."""
+
+    async def register(self, saga: Saga) -> bool:
+        """It is."""
+        return True
 
 
 class FixtureCore(Core):
     """The real core, given its snapshots by a fixture, asking the fixture's ledger. Nothing of it runs in the background."""
 
     def __init__(self, settings: ClientSettings, sagas: Sequence[Saga], ledger: Ledger) -> None:
+        self._ledger = ledger
         super().__init__(settings, sagas=sagas, api=NoServer(settings.url, settings.token, settings.environment))
         self.source = "fixture"
-        arguments = (self.api, self.clock, settings.instance, ledger)
+
+    def _assemble(self, environment: str | None) -> None:
+        super()._assemble(environment)
+        arguments = (self.api, self.clock, self.settings.instance, self._ledger)
         self.permits.go_through(LedgerAdmission(*arguments), LedgerReports(*arguments))
+        self.registration = LaidDown(self.api, self.sagas, self.settings.service, self.clock, self.named)
 
     def load(self) -> None:
         """Nothing is on disk."""
@@ -69,10 +83,6 @@ class FixtureCore(Core):
 
     async def named(self) -> None:
         """The environment is known from the beginning."""
-
-    async def register(self, saga: Saga) -> bool:
-        """It is as good as laid down."""
-        return True
 
     async def close(self, timeout_seconds: float) -> None:
         """Effects are refused from now on."""
@@ -98,7 +108,7 @@ class FixtureClient(Client):
         """Run `work` here and now."""
         return await work
 
-    def block_on_core(self, work: Coroutine[Any, Any, T]) -> T:
+    def block_on_core(self, work: Coroutine[Any, Any, T], timeout_seconds: float | None = None) -> T:
         """Run `work` here and now."""
         return driven(work)
 

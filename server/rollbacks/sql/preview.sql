@@ -20,29 +20,41 @@ WHERE i.environment = $1 AND i.signed_off_at IS NULL
 GROUP BY i.service ORDER BY i.service LIMIT 1000
 
 -- name: effects
-WITH steps AS (
+-- By the catalogue's rule (P15): the saga's step in that version; a loose effect, and one whose saga has no such step, by its kind
+-- in the version it names, or else in the one that was in force when it was admitted.
+WITH rules AS MATERIALIZED (
     SELECT d.name, d.is_kind, d.version, s.value ->> 'name' AS step, s.value ->> 'class' AS class,
         s.value -> 'compensation' ->> 'executor' AS executor, s.value ->> 'amount' AS amount,
-        s.value ->> 'currency' AS currency, s.value ->> 'currency_code' AS currency_code
+        s.value ->> 'currency' AS currency, s.value ->> 'currency_code' AS currency_code, d.created_at,
+        lead(d.created_at) OVER (PARTITION BY d.name, d.is_kind, s.value ->> 'name' ORDER BY d.created_at, d.version) AS replaced_at
     FROM sagas.definitions AS d
     CROSS JOIN LATERAL jsonb_array_elements(
         CASE WHEN d.is_kind THEN jsonb_build_array(d.document) ELSE d.document -> 'steps' END) AS s
     WHERE d.environment = $1
+), ruled AS (
+    SELECT e.kind, e.status, e.payload, coalesce(s.class, k.class) AS class, coalesce(s.executor, k.executor) AS executor,
+        coalesce(s.name, k.name) AS definition, coalesce(s.is_kind, k.is_kind) AS definition_is_kind,
+        coalesce(s.version, k.version) AS definition_version, s.step, coalesce(s.amount, k.amount) AS amount,
+        coalesce(s.currency, k.currency) AS currency, coalesce(s.currency_code, k.currency_code) AS currency_code
+    FROM sagas.effects AS e
+    LEFT JOIN rules AS s ON NOT s.is_kind AND s.name = e.saga AND s.version = e.saga_version AND s.step = e.step
+    LEFT JOIN rules AS k ON s.name IS NULL AND k.is_kind AND k.name = e.kind AND CASE
+        WHEN e.kind_version IS NOT NULL THEN k.version = e.kind_version
+        ELSE k.created_at <= e.admitted_at AND (k.replaced_at IS NULL OR e.admitted_at < k.replaced_at) END
+    WHERE e.environment = $1 AND e.flag = $2 AND NOT e.is_off AND NOT e.undone AND NOT e.tombstoned AND e.status <> 'failed'
+        AND ($3::timestamptz IS NULL OR e.admitted_at >= $3)
+        AND ($4::bigint IS NULL OR e.revision = 0 OR (e.revision_generation, e.revision) >= ($4, $5::bigint))
+        AND sagas.in_scope(e.attributes, $6::jsonb)
 )
-SELECT e.kind, s.class, s.executor, s.name AS definition, s.version AS definition_version, e.status,
-    coalesce(s.currency_code, e.payload ->> s.currency) AS currency,
+SELECT r.kind, r.class, r.executor, r.definition, r.definition_is_kind, r.definition_version, r.step, r.status,
+    coalesce(r.currency_code, r.payload ->> r.currency) AS currency,
     count(*) AS number,
-    sum(CASE WHEN e.payload ->> s.amount ~ '^[0-9]{1,15}$' THEN (e.payload ->> s.amount)::bigint END)::bigint AS amount_minor
-FROM sagas.effects AS e
-LEFT JOIN steps AS s
-    ON (NOT s.is_kind AND s.name = e.saga AND s.version = e.saga_version AND s.step = e.step)
-    OR (s.is_kind AND e.saga IS NULL AND s.name = e.kind AND s.version = e.kind_version)
-WHERE e.environment = $1 AND e.flag = $2 AND NOT e.is_off AND NOT e.undone AND NOT e.tombstoned AND e.status <> 'failed'
-    AND ($3::timestamptz IS NULL OR e.admitted_at >= $3)
-    AND ($4::bigint IS NULL OR e.revision = 0 OR (e.revision_generation, e.revision) >= ($4, $5::bigint))
-    AND sagas.in_scope(e.attributes, $6::jsonb)
-GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2 LIMIT 1000
+    sum(CASE WHEN r.payload ->> r.amount ~ '^[0-9]{1,15}$' THEN (r.payload ->> r.amount)::bigint END)::bigint AS amount_minor
+FROM ruled AS r
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9 ORDER BY 1, 4, 6, 7, 8 LIMIT 1000
 
 -- name: workers
-SELECT DISTINCT w.saga, w.version FROM sagas.workers AS w
+SELECT DISTINCT w.saga, w.version, s.step
+FROM sagas.workers AS w
+CROSS JOIN LATERAL unnest(w.steps) AS s (step)
 WHERE w.environment = $1 AND w.seen_at > clock_timestamp() - make_interval(secs => $2::double precision)

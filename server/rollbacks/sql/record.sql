@@ -12,6 +12,9 @@ WHERE ($1::text IS NULL OR r.environment = $1)
         SELECT FROM sagas.rollback_flags AS f WHERE f.rollback_id = r.id AND f.flag = $4))
 ORDER BY r.id DESC LIMIT $5
 
+-- name: latest
+SELECT r.id::text FROM sagas.rollbacks AS r WHERE $1::text IS NULL OR r.environment = $1 ORDER BY r.id DESC LIMIT $2
+
 -- name: flags
 SELECT f.rollback_id, f.flag, f.scope, f.closes_epoch, f.since_at, f.since_generation, f.since_revision, f.closed_at,
     (SELECT max(k.lifted_at) FROM flagd.kills AS k
@@ -30,8 +33,9 @@ GROUP BY 1, 2, 3, 4
 
 -- name: containment
 -- One row per instance that was alive at the kill, with how and when it came to know. Silent for longer than $2 seconds before
--- the kill, or signed off before it, is not alive. A flag's staleness limit counts from the instance's last beat, and the beats'
--- own interval ($3 seconds) is added: it may have lost its stream that much later than it beat.
+-- the kill, or signed off before it, is not alive. Where every flag has a staleness limit, an instance that obeys them serves off
+-- variants when the longest has run out, whatever it heard: nothing that a server says before it knows of the kill, heard up to
+-- $3 seconds late, counts for longer. One in a hundred is added for its clock.
 WITH kill AS (
     SELECT r.id, r.environment, r.generation, r.revision,
         (SELECT max(k.killed_at) FROM flagd.kills AS k WHERE k.rollback_id = r.id) AS killed_at,
@@ -44,7 +48,9 @@ WITH kill AS (
 ), known AS (
     SELECT i.id, i.service, i.seen_at, i.generation, i.revision, i.signed_off_at, a.acknowledged_at, a.how,
         (i.generation, i.revision) >= (k.generation, k.revision) AS reached,
-        i.seen_at + make_interval(secs => k.limit_seconds + $3::double precision) AS stale_at
+        CASE WHEN i.obeys_staleness
+            THEN k.killed_at + make_interval(secs => greatest(k.limit_seconds, $3) * 1.01 + $3::double precision)
+        END AS stale_at
     FROM kill AS k
     JOIN flagd.instances AS i ON i.environment = k.environment
     LEFT JOIN flagd.acknowledgements AS a
@@ -81,6 +87,15 @@ ORDER BY id DESC LIMIT 1000
 UPDATE sagas.rollbacks SET contained_at = greatest($2::timestamptz, fenced_at)
 WHERE id = $1 AND contained_at IS NULL AND generation = $3 AND revision = $4
 RETURNING pg_notify('rescind_rollback', id::text)
+
+-- name: can_no_longer_act_at
+-- The end of the last lease under which what waits here was tried: of these effects or compensations, or of all.
+SELECT max(c.lease_until)
+FROM sagas.members AS m
+INNER JOIN sagas.dispositions AS d ON d.effect_id = m.effect_id AND d.rollback_id = m.rollback_id AND d.state = 'waiting'
+INNER JOIN sagas.compensations AS c ON c.id = d.compensation_id AND c.attempt > 0
+WHERE m.rollback_id = $1
+    AND ($2::uuid [] IS NULL OR d.effect_id = ANY($2::uuid []) OR d.compensation_id = ANY($2::uuid []))
 
 -- name: waiting
 SELECT count(*) FROM sagas.members AS m

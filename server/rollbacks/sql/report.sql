@@ -9,10 +9,12 @@ SELECT e.id, e.kind, e.key, e.flag, e.variant, e.subject, e.saga, e.saga_version
     coalesce(d.state, 'pending') AS disposition, d.reason, d.by_whom, d.proof, d.amount_minor, d.currency,
     d.acknowledged_by, d.acknowledged_at, d.changed_at, d.rollback_id AS undone_by,
     c.action, c.action_key, c.connection, c.attempt AS attempts, c.state AS compensation_state, c.reason AS compensation_reason,
-    CASE WHEN d.state = 'waiting' THEN (
+    CASE WHEN c.state = 'due' AND c.attempt > c.attempt_base THEN c.due_at END AS next_try_at,
+    CASE WHEN d.state IN ('waiting', 'pending') THEN (
         SELECT a.detail FROM sagas.attempts AS a
         WHERE a.compensation_id = c.id AND a.verb = 'act' AND a.detail IS NOT NULL ORDER BY a.attempt DESC LIMIT 1
-    ) END AS cause
+    ) END AS cause,
+    CASE WHEN d.state = 'waiting' AND c.attempt > 0 THEN c.lease_until END AS can_no_longer_act_at
 FROM sagas.members AS m
 INNER JOIN sagas.effects AS e ON e.id = m.effect_id
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id

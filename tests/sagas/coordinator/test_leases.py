@@ -13,14 +13,17 @@ from pathlib import Path
 import pytest
 
 from runtime.clock import Clock
+from runtime.errors import OutcomeUnknown, Unavailable
 from runtime.postgres import Postgres
 from sagas.leases import RANGES, LeaseLost, Leases
 from tests.sagas.coordinator.world import REFUND, World
+from tests.sagas.ledger.cutting import Cutter
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 SECONDS = 0.5
 LONG_SECONDS = 600.0
+MESSAGES_MAX = 40
 
 
 class HandClock(Clock):
@@ -181,6 +184,61 @@ async def test_another_coordinator_carries_on_when_one_is_killed(
     await world.started()
     await until(lambda: world.is_settled(rollback))
     assert len(world.payments.refunds) == 30
+
+
+@pytest.mark.parametrize("loses_answer", [False, True], ids=["message lost", "answer lost"])
+@pytest.mark.parametrize("act", ["take", "renew", "give back"])
+async def test_a_write_of_leases_cut_anywhere_is_whole_or_nothing_and_gives_no_right_twice(
+    pg: Postgres, act: str, loses_answer: bool
+) -> None:  # P18
+    cuts = 0
+    for message in range(1, MESSAGES_MAX):
+        await _free(pg)
+        cutter, hand = Cutter(pg.url), HandClock()
+        line = await Postgres.open(await cutter.open(), application_name="cut", wait_seconds=10)
+        first = Leases(line, Clock(), f"first-{message}", lease_seconds=LONG_SECONDS)
+        second, third = (Leases(pg, hand, f"{who}-{message}", lease_seconds=LONG_SECONDS) for who in ("second", "third"))
+        if act == "take":
+            await Leases(line, Clock(), "warm", lease_seconds=LONG_SECONDS).keep()
+            await _free(pg)
+        else:
+            await first.keep()
+        cutter.arm(message, loses_answer=loses_answer)
+        with contextlib.suppress(Unavailable, OutcomeUnknown):
+            await (first.give_back() if act == "give back" else first.keep())
+        has_cut = cutter.has_cut
+        cutter.disarm()
+        await line.close()
+        await cutter.close()
+        cuts += has_cut
+        recorded = await _recorded(pg, f"first-{message}")
+        assert len(recorded) in (0, RANGES), "half written"
+        assert set(first.held()) <= recorded, "it trusts a lease that PostgreSQL does not know"
+        await second.keep()
+        assert not recorded & set(second.held()), "two hold one range"
+        await third.keep()
+        await _expire(pg)
+        hand.at += LONG_SECONDS
+        await third.keep()
+        assert len(third.held()) == RANGES, "nothing is held for ever"
+        if not has_cut:
+            break
+    assert 1 <= cuts < MESSAGES_MAX - 1
+
+
+async def _free(pg: Postgres) -> None:
+    """As when everybody had given back."""
+    async with pg.connection() as connection:
+        await connection.execute("UPDATE sagas.leases SET expires_at = '-infinity'")
+
+
+async def _recorded(pg: Postgres, holder: str) -> set[int]:
+    """The ranges whose leases PostgreSQL knows as this holder's, and running."""
+    async with pg.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT range FROM sagas.leases WHERE holder = $1 AND expires_at > clock_timestamp()", holder
+        )
+    return {row["range"] for row in rows}
 
 
 async def _expired(pg: Postgres) -> bool:

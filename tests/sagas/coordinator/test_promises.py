@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sagas import settlement
-from tests.sagas.coordinator.world import FLAG, MAIL, NOTICE, REFUND, RETRY, World
+from sagas.enumeration import CHUNK_FIRST
+from tests.sagas.coordinator.world import ENVIRONMENT, FLAG, MAIL, NOTICE, REFUND, RETRY, World
 from tests.waiting import until
 
 
@@ -135,6 +136,18 @@ async def test_one_mail_per_subject_tells_of_all_its_effects(world: World) -> No
     assert len(proofs) == 1, "they share the proof"
 
 
+async def test_one_mail_per_subject_tells_of_its_effects_in_every_chunk_of_the_set(world: World) -> None:  # P13, hazard 18
+    await world.define(MAIL)
+    effects = [await world.effect(MAIL, f"o{n}", subject="c1") for n in range(CHUNK_FIRST + 5)]
+    rollback = await world.kill()
+    await world.started()
+    await until(lambda: world.is_settled(rollback))
+    assert await world.dispositions(rollback) == dict.fromkeys(effects, "compensated")
+    assert len(world.mail.mails) == await world.value("SELECT count(*) FROM sagas.compensations") == 1
+    text = str(world.mail.mails[0].get_payload(decode=True))
+    assert all(f"confirm:o{n}:" in text for n in range(len(effects)))
+
+
 async def test_nothing_is_repeated_by_itself_once_the_providers_window_has_passed(world: World) -> None:  # P13
     await world.define(
         {**REFUND, "provider_window_seconds": 0.15, "retry": {**RETRY, "first_seconds": 0.2, "cap_seconds": 0.2}}
@@ -192,6 +205,82 @@ async def test_within_a_saga_instance_the_latest_completion_is_undone_first(worl
     assert done == [str(effects["a"]), str(effects["c"]), str(effects["b"])]
 
 
+SHIP = {**REFUND, "name": "ship", "kind": "parcel.fee"}
+OTHER = "other.flag"
+
+
+async def looked_again(world: World, rollback: uuid.UUID, effect: uuid.UUID) -> None:
+    """The coordinator has gone over the whole rollback since now: it takes news once per round, before it begins anything."""
+    for _ in range(2):
+        await world.run("INSERT INTO sagas.late (rollback_id, effect_id) VALUES ($1, $2)", rollback, effect)
+
+        async def taken() -> bool:
+            return not await world.value("SELECT count(*) FROM sagas.late WHERE rollback_id = $1", rollback)
+
+        await until(taken)
+
+
+async def paused(world: World, flag: str) -> uuid.UUID:
+    """A kill that is paused before anything of it begins, and whose effects are found."""
+    rollback = await world.kill(flag)
+    await world.run("UPDATE sagas.rollbacks SET paused = true WHERE id = $1", rollback)
+    await world.started()
+    await until(lambda: _in(world, rollback, "paused"))
+    return rollback
+
+
+async def resume(world: World, rollback: uuid.UUID) -> None:
+    await world.run("UPDATE sagas.rollbacks SET paused = false, state = 'compensating' WHERE id = $1", rollback)
+
+
+async def test_an_earlier_step_waits_for_a_later_one_that_another_rollback_undoes(world: World) -> None:  # P14
+    await world.flag(OTHER)
+    await world.define(REFUND, SHIP)
+    earlier = await world.effect(REFUND, "o1", completed_at=await world.ago(5))
+    later = await world.effect(SHIP, "o1", flag=OTHER)
+    second = await paused(world, OTHER)
+    first = await world.kill(FLAG)
+    await looked_again(world, first, earlier)
+    assert world.payments.refunds == []
+    await resume(world, second)
+    await until(lambda: world.is_settled(first))
+    await until(lambda: world.is_settled(second))
+    done = [refund["metadata"]["rescind_effect"] for refund in world.payments.refunds]
+    assert done == [str(later), str(earlier)]
+
+
+async def test_a_notice_waits_for_a_later_step_that_another_rollback_undoes(world: World) -> None:  # P14
+    await world.flag(OTHER)
+    await world.define(MAIL, SHIP)
+    notice = await world.effect(MAIL, "o1", subject="c1", completed_at=await world.ago(5))
+    await world.effect(SHIP, "o1", flag=OTHER)
+    second = await paused(world, OTHER)
+    first = await world.kill(FLAG)
+    await looked_again(world, first, notice)
+    assert world.mail.mails == []
+    await resume(world, second)
+    await until(lambda: world.is_settled(first))
+    assert len(world.payments.refunds) == 1
+    assert await world.value("SELECT count(*) FROM sagas.attempts WHERE relaxed") == 0
+
+
+async def test_merged_mails_of_two_rollbacks_that_wait_for_each_other_are_sent(world: World) -> None:  # P14
+    await world.flag(OTHER)
+    mail = {**MAIL, "independent": True}
+    other = {**mail, "name": "thanks", "kind": "mail.thanks"}
+    await world.define(mail, other)
+    for instance, pair in {"o1": ((mail, FLAG), (other, OTHER)), "o2": ((other, OTHER), (mail, FLAG))}.items():
+        for seconds, (step, flag) in zip((2, 1), pair, strict=True):
+            at = await world.ago(seconds)
+            await world.effect(step, instance, subject="c1", flag=flag, completed_at=at)
+    rollbacks = [await world.kill(flag) for flag in (FLAG, OTHER)]
+    await world.started()
+    for rollback in rollbacks:
+        await until(lambda rollback=rollback: world.is_settled(rollback))  # type: ignore[misc]
+    assert len(world.mail.mails) == 2
+    assert await world.value("SELECT count(*) FROM sagas.attempts WHERE relaxed") >= 1
+
+
 async def test_one_subject_has_one_compensation_at_a_time(world: World) -> None:  # P14
     await world.define(REFUND)
     for n in range(8):
@@ -242,6 +331,34 @@ async def test_a_compensation_follows_the_definition_version_of_its_effect(world
     assert subjects["c2@example.com"] == "The new words"
 
 
+async def test_a_loose_effect_that_names_no_version_follows_the_one_in_force_when_it_was_admitted(world: World) -> None:  # P15
+    loose = {**MAIL, "name": "gift", "kind": "gift.send"}
+    before = await world.effect(loose, "o0", subject="c0")
+    for version in ("1", "2"):
+        await define_kind(world, loose, version)
+        await world.effect(loose, f"o{version}", subject=f"c{version}")
+    rollback = await world.kill()
+    await world.started()
+    await until(lambda: world.value("SELECT state IN ('waiting', 'settled') FROM sagas.rollbacks WHERE id = $1", rollback))
+    told = {str(mail["To"]): str(mail["Subject"]) for mail in world.mail.mails}
+    assert told == {"c1@example.com": "In the words of 1", "c2@example.com": "In the words of 2"}
+    assert (await world.dispositions(rollback))[before] == "waiting", "nothing was defined when it was admitted"
+
+
+async def define_kind(world: World, step: dict[str, Any], version: str) -> None:
+    """A version of a loose kind, in force from now on."""
+    document = {name: step[name] for name in ("kind", "settle_seconds", "retry", "timeout_seconds", "in_doubt")}
+    compensation = {**step["compensation"], "subject": f"In the words of {version}"}
+    await world.run(
+        "INSERT INTO sagas.definitions (environment, name, is_kind, version, document, semantics_hash, created_by) "
+        "VALUES ($1, $2, true, $3, $4, '', 'test')",
+        ENVIRONMENT,
+        step["kind"],
+        version,
+        {**document, "version": version, "compensation": compensation},
+    )
+
+
 async def test_an_effect_nobody_defined_waits_for_a_person(world: World) -> None:  # P15
     await world.define(REFUND)
     effect = await world.effect({**REFUND, "name": "unheard-of", "kind": "gift.sent"}, "o1")
@@ -272,6 +389,19 @@ async def test_a_capture_the_provider_knows_nothing_of_never_happened_and_its_ke
     row = (await world.rows("SELECT status, tombstoned, undone FROM sagas.effects WHERE id = $1", effect))[0]
     assert (row["status"], row["tombstoned"], row["undone"]) == ("failed", True, False)
     assert world.payments.refunds == []
+
+
+async def test_an_effect_that_is_proven_to_have_failed_is_closed_with_the_set_that_names_it(world: World) -> None:  # P16
+    await world.define(REFUND, MAIL)
+    failed = [await world.effect(REFUND, "o1", status="failed"), await world.effect(MAIL, "o2", subject="c", status="failed")]
+    outside = await world.effect(REFUND, "o3", status="failed", epoch=2)
+    rollback = await world.kill()
+    await world.started()
+    await until(lambda: world.is_settled(rollback))
+    assert await world.dispositions(rollback) == dict.fromkeys(failed, "never_happened")
+    rows = await world.rows("SELECT id, tombstoned, undone FROM sagas.effects")
+    closed = {row["id"]: (row["tombstoned"], row["undone"]) for row in rows}
+    assert closed == dict.fromkeys(failed, (True, False)) | {outside: (False, False)}
 
 
 async def test_absence_proves_nothing_before_lease_and_settle_delay_have_run_out(world: World) -> None:  # P16, P8
@@ -347,21 +477,6 @@ async def test_two_kills_may_name_one_effect_which_is_undone_once_and_reported_b
     both = [(await world.dispositions(rollback)).get(shared) for rollback in (first, second)]
     assert "compensated" in both
     assert len(world.payments.refunds) == 2
-
-
-async def test_settled_is_not_written_while_the_independent_count_misses_an_effect(world: World) -> None:  # P12, hazard 12
-    await world.define(REFUND)
-    known = await world.effect(REFUND, "o1")
-    rollback = await world.kill()
-    forgotten = await world.effect(REFUND, "o2")
-    # as if the enumeration had passed it by: its flag says that everything was found
-    await world.run(
-        "UPDATE sagas.rollbacks SET closed_at = now(), drained_at = now(), enumerated_at = now(), state = 'compensating'"
-    )
-    await world.run("UPDATE sagas.rollback_flags SET closed_at = now(), enumerated = true, cursor = $1", forgotten)
-    await world.started()
-    await until(lambda: world.is_settled(rollback))
-    assert await world.dispositions(rollback) == dict.fromkeys([known, forgotten], "compensated")
 
 
 async def _in(world: World, rollback: uuid.UUID, state: str) -> bool:

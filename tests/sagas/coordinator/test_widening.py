@@ -24,6 +24,11 @@ SELECT rollback_id FROM rollbacks.kill_v1(
     $1, $2, 'bad release', 'test', NULL, $3, 0, $4, $5, NULL, NULL, NULL, NULL, NULL, NULL)
 """
 
+KILL_SINCE = """
+SELECT rollback_id FROM rollbacks.kill_v1(
+    $1, $2, 'bad release', 'test', NULL, 'auto', 0, '{}', NULL, $3, $4, NULL, NULL, NULL, NULL)
+"""
+
 
 @pytest.fixture
 async def flags(world: World) -> list[str]:
@@ -183,3 +188,18 @@ async def test_a_claim_under_way_holds_up_no_kill_and_is_over_when_a_pause_is_an
     async with world.pg.transaction() as connection:
         assert await Claims(catalogue, world.entropy).claim(connection, rollback, actor="late", limit=9) is None
     assert await world.dispositions(rollback) == {young: "pending"}
+
+
+async def test_a_kill_since_a_revision_takes_what_was_served_from_then_on_and_what_does_not_say(
+    world: World, flags: list[str]
+) -> None:  # P12
+    served = [(1, 9), (2, 6), (2, 7), (2, 8), (3, 1), (0, 0)]
+    effects = {revision: await world.effect(REFUND, f"o{revision}") for revision in served}
+    for (generation, n), effect in effects.items():
+        await world.run("UPDATE sagas.effects SET revision_generation = $2, revision = $3 WHERE id = $1", effect, generation, n)
+    rollback = await world.value(KILL_SINCE, ENVIRONMENT, flags, 2, 7)
+    await world.started()
+    await until(lambda: world.value("SELECT enumerated_at FROM sagas.rollbacks WHERE id = $1", rollback))
+    assert set(await world.dispositions(rollback)) == {effects[each] for each in served if each >= (2, 7) or each == (0, 0)}
+    await until(lambda: world.is_settled(rollback))
+    assert len(world.payments.refunds) == 4

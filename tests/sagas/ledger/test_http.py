@@ -102,6 +102,18 @@ async def test_effects_are_admitted_reported_and_listed(apis: Apis, world: World
     assert "token" not in effect
 
 
+@pytest.mark.parametrize("odd", ["x", None, 5, True, [], ["key"], {}])
+async def test_an_item_that_is_no_object_fails_alone(apis: Apis, world: World, odd: object) -> None:
+    answer = await apis.service.call("POST", "/effects:admit", {"effects": [odd, world.item("k"), odd]})
+    assert [one["outcome"] for one in answer.json()["results"]] == ["invalid", "admitted", "invalid"]
+    admitted = answer.json()["results"][1]
+    report = {"effect_id": admitted["effect_id"], "token": admitted["token"], "outcome": "succeeded"}
+    answer = await apis.service.call("POST", "/effects:report", {"reports": [odd, report]})
+    invalid, recorded = answer.json()["results"]
+    assert (invalid["outcome"], recorded["outcome"]) == ("invalid", "recorded")
+    assert invalid["error"]["detail"]
+
+
 async def test_lists_of_effects_page_by_their_ids(apis: Apis, world: World) -> None:
     for _ in range(5):
         await world.ask()

@@ -1,0 +1,77 @@
+"""Rescind's own client on a server of its own, outside and inside of a request that is pinned to a revision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rescind
+
+from load.peers.flags import FLAGS, SHARE, Rule
+from load.system import ENVIRONMENT, Site
+
+READY_SECONDS = 30.0
+
+
+def definitions() -> dict[str, Any]:
+    """The flags as flagd writes them."""
+    return {key: definition_of(rules) for key, rules in FLAGS.items()}
+
+
+def definition_of(rules: list[Rule]) -> dict[str, Any]:
+    """A flag with these rules."""
+    bare = {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "off" if rules else "on"}
+    chain = [part for rule in rules for part in _parts(rule)]
+    return {**bare, "targeting": {"if": [*chain, "off"]}} if rules else bare
+
+
+def _parts(rule: Rule) -> tuple[Any, Any]:
+    condition = {"and": [{"in": [{"var": "country"}, list(rule.countries)]}, {"==": [{"var": "plan"}, rule.plan]}]}
+    return condition, {"fractional": [["on", SHARE], ["off", 100 - SHARE]]}
+
+
+def context_of(user: dict[str, Any]) -> dict[str, Any]:
+    """A user as an evaluation context."""
+    return {"targetingKey": user["key"], "country": user["country"], "plan": user["plan"], "email": user["email"]}
+
+
+def put_flags(site: Site) -> None:
+    """Write them."""
+    for key, definition in definitions().items():
+        body = {"flag": {"key": key, "definition": definition}, "reason": "load"}
+        site.api.request("PUT", site.api.within(f"/flags/{key}"), json=body)
+
+
+def client_of(site: Site, folder: Path) -> rescind.Client:
+    """A client that has its snapshot."""
+    client = rescind.Client(url=site.url, token=site.token, environment=ENVIRONMENT, service="load", state_dir=folder)
+    assert client.wait_ready(READY_SECONDS)
+    return client
+
+
+class Native:
+    """`client.boolean`, as a service calls it."""
+
+    name = "Rescind"
+    statement = "client.boolean(key, False, context)"
+
+    def __init__(self, client: rescind.Client) -> None:
+        self.client = client
+
+    def context(self, user: dict[str, Any]) -> Any:
+        """A dict."""
+        return context_of(user)
+
+    def close(self) -> None:
+        """Stop its thread."""
+        self.client.close()
+
+
+class Pinned(Native):
+    """The same inside of a request, which the middleware pins to one revision."""
+
+    name = "Rescind, in a pinned request"
+
+    def __init__(self, client: rescind.Client) -> None:
+        super().__init__(client)
+        client.core.context.pin.set(client.core.causality.pin())

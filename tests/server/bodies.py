@@ -1,0 +1,115 @@
+"""A minimal valid body for every way to write: what is sent where, in the order in which the ways are tried."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.server.serving import P, Served, definition
+
+E = "/v1/environments/{environment}"
+AT = (datetime.now(UTC) + timedelta(days=30)).isoformat()
+REASON = {"reason": "because"}
+DEFINITION = {"definition": definition(), "off_variant": "off"}
+EFFECT = {"key": "k", "kind": "mail", "flag": "g", "variant": "on", "payload": {"to": "ann"}, "subject": "ann", "step": "s"}
+SAGA = {"name": "order", "version": "1", "id": "1"}
+ID = "0192aaaa-0000-7000-8000-000000000000"
+STEP: dict[str, Any] = {"name": "s", "kind": "mail", "key": "k:{x}", "class": "irreversible"}
+
+BODIES: dict[tuple[str, str], Any] = {
+    ("PUT", E): REASON,
+    ("PUT", E + "/bucketing"): {"generation": "v3", **REASON},
+    ("POST", E + "/changes"): {
+        "operations": [
+            {"op": "put", "flag": {"key": "c", **DEFINITION}},
+            {"op": "kill", "key": "g", "since": AT, "scope": {"country": "DE"}, "incident": "I", "compensate": "hold"},
+        ],
+        "expected_revision": None,
+        **REASON,
+    },
+    ("POST", E + "/import"): {"flags": {"i": definition({"==": [{"var": "plan"}, "free"]})}, "metadata": {"team": "a"}},
+    ("PUT", E + "/flags/{key}"): {
+        "flag": {
+            **DEFINITION, "kind": "release", "owner": "me", "services": ["web"], "tier": 1, "description": "d", "tags": ["t"],
+            "reversibility": "unknown", "expires_at": AT, "effect_attributes": ["country"], "max_staleness_seconds": 5.0,
+        },
+        **REASON,
+    },
+    ("DELETE", E + "/flags/{key}"): REASON,
+    ("POST", E + "/flags/{key}/explain"): {"context": {"targetingKey": "ann", "n": 1}},
+    ("POST", E + "/flags/{key}/rollout"): {"variant": "off", "steps": [1, 10.5], "every_seconds": 3600, **REASON},
+    ("DELETE", E + "/flags/{key}/rollout"): REASON,
+    ("POST", E + "/flags/{key}/kill"): {
+        **REASON, "incident": "INC-1", "compensate": "hold", "grace_seconds": 0, "scope": {"country": "DE", "n": 1},
+        "since": AT, "fault_at": AT, "detected_at": AT, "decided_at": AT,
+    },
+    ("POST", E + "/flags/{key}/lift"): {**REASON, "kill_count": 1, "force": True},
+    ("POST", E + "/heartbeats"): {
+        "instance": "i", "service": "web", "revision": [1, 1], "how": "push", "begun": ["a"], "sdk_version": "1",
+        "service_version": "1",
+    },
+    ("PUT", E + "/segments/{name}"): {"segment": {"rule": {"in": [{"var": "country"}, ["DE"]]}}, **REASON},
+    ("DELETE", E + "/segments/{name}"): REASON,
+    ("POST", E + "/schedules"): {"at": AT, "operations": [{"op": "put", "flag": {"key": "s", **DEFINITION}}], **REASON},
+    ("DELETE", E + "/schedules/{identity}"): REASON,
+    ("POST", E + "/effects:admit"): {
+        "effects": [{**EFFECT, "saga": SAGA, "revision": [1, 1], "attributes": {"a": "b"}, "lease_seconds": 30.0, "token": ID}],
+        "instance": "i",
+    },
+    ("POST", E + "/effects:report"): {
+        "reports": [
+            {"effect_id": ID, "token": ID, "outcome": "succeeded", "result": {"a": 1}, "error": {"a": 1}, "lease_seconds": 1.0}
+        ],
+        "instance": "i",
+    },
+    ("PUT", E + "/sagas/{name}/versions/{version}"): {"document": {"steps": [STEP], "description": "d", "flag": "g"}, **REASON},
+    ("PUT", E + "/kinds/{name}/versions/{version}"): {
+        "document": {"class": "irreversible", "retry": {"attempts_max": 3}, "timeout_seconds": 3}, **REASON,
+    },
+    ("PUT", E + "/connections/{name}"): {
+        "connection": {"type": "smtp", "host": "127.0.0.1", "port": 25, "sender": "a@b", "username": "u", "description": "d"},
+        **REASON,
+    },
+    ("DELETE", E + "/connections/{name}"): None,
+    ("POST", E + "/tasks:claim"): {
+        "worker": "w", "saga": "order", "versions": ["1"], "steps": ["s"], "wait_seconds": 0, "limit": 1, "lease_seconds": 1,
+    },
+    ("POST", E + "/tasks:report"): {
+        "worker": "w", "reports": [{"id": ID, "token": ID, "outcome": "succeeded", "proof": "p", "error": {"a": "b"}}],
+    },
+    ("POST", E + "/tasks:heartbeat"): {"worker": "w", "tasks": [f"{ID}:{ID}"], "lease_seconds": 1.0},
+    ("POST", "/v1/rollbacks/{rollback}/{verb}"): {**REASON, "effects": [ID]},
+    ("POST", "/v1/tokens"): {"name": "n", "scopes": ["read"], "environment": "production", "expires_at": AT, **REASON},
+    ("POST", "/v1/tokens/{token_id}/revoke"): REASON,
+}  # fmt: skip
+
+TOLERANT = {E + way for way in ("/effects:admit", "/effects:report", "/tasks:report", "/tasks:heartbeat", "/heartbeats")}
+"""Between SDK and server: what cannot be kept fails alone, or is left out, and never its neighbours."""
+UNKEPT = {E + "/flags/{key}/explain"}
+WITHOUT_PLACE = {E + "/tasks:claim"}
+
+
+async def names(served: Served, number: int = 0) -> dict[str, str]:
+    """What the placeholders of paths stand for: things that exist, others for each number."""
+    flag, lifted, name = f"f{number}", f"l{number}", f"n{number}"
+    for key in ("g", flag, lifted):
+        await served.put_flag(key)
+    held = (await served.kill(lifted, compensate="hold"))["rollback_id"]
+    rule = {"segment": {"rule": {"==": [{"var": "country"}, "DE"]}}, **REASON}
+    await served.ok("PUT", f"{P}/segments/{name}", rule)
+    later = {"at": AT, "operations": [{"op": "put", "flag": {"key": "s", **DEFINITION}}], **REASON}
+    schedule = (await served.ok("POST", f"{P}/schedules", later))["id"]
+    await served.ok(
+        "PUT", f"{P}/connections/{name}", {"connection": {"type": "webhook", "url": "https://example.com"}, **REASON}
+    )
+    token = (await served.token("read")).split("_")[1]
+    return {
+        "environment": "production", "key": flag, "lifted": lifted, "name": name, "version": "1", "identity": schedule,
+        "rollback": held, "verb": "retry", "token_id": token,
+    }  # fmt: skip
+
+
+def filled(path: str, named: dict[str, str]) -> str:
+    """The path with what its placeholders stand for; a lift is tried on a flag that is killed."""
+    killed = {"key": named["lifted"]} if path.endswith("/lift") and named["key"].startswith("f") else {}
+    return path.format(**{**named, **killed})
