@@ -17,6 +17,8 @@ from sagas.executors.outcomes import Absent, Context, Done, Doubt, Found, NotYet
 from tests.sagas.coordinator.world import World
 
 HANG_SECONDS = 1.0
+TIMEOUT_SECONDS = 5.0
+"""No promise of speed: what hangs has a shorter one."""
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -30,6 +32,7 @@ class Bench:
         self.effect = uuid.uuid4()
         self.compensation = uuid.uuid4()
         self.may_act = True
+        self.timeout_seconds = TIMEOUT_SECONDS
 
     def context(self, executor: Compensation, connection: Any, **changes: Any) -> Context:
         payload = {"amount_cents": 1000, "to": "kim@example.com", "name": "Kim\r\nBcc: all@example.com"} | changes.pop(
