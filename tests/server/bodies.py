@@ -44,6 +44,7 @@ BODIES: dict[tuple[str, str], Any] = {
         "since": AT, "fault_at": AT, "detected_at": AT, "decided_at": AT,
     },
     ("POST", E + "/flags/{key}/lift"): {**REASON, "kill_count": 1, "force": True},
+    ("POST", E + "/restored"): REASON,
     ("POST", E + "/heartbeats"): {
         "instance": "i", "service": "web", "revision": [1, 1], "how": "push", "begun": ["a"], "sdk_version": "1",
         "service_version": "1",
@@ -102,6 +103,7 @@ async def names(served: Served, number: int = 0) -> dict[str, str]:
     await served.ok(
         "PUT", f"{P}/connections/{name}", {"connection": {"type": "webhook", "url": "https://example.com"}, **REASON}
     )
+    await served.ok("PUT", f"{P}/sagas/order/versions/1", {"document": {"steps": [STEP], "flag": "g"}, **REASON})
     token = (await served.token("read")).split("_")[1]
     return {
         "environment": "production", "key": flag, "lifted": lifted, "name": name, "version": "1", "identity": schedule,

@@ -15,6 +15,7 @@ from runtime.clock import Clock
 from runtime.problem import litestar_handlers
 from runtime.tokens import Verifier
 from sagas.http import ledger as routes
+from sagas.http.environments import Environments
 from tests.sagas.ledger.world import FLAG, World
 
 HERE = "/v1/environments/production"
@@ -74,7 +75,14 @@ async def apis(world: World) -> AsyncIterator[Apis]:
         admin, _ = await tokens.create(connection, "admin", None, ["admin"], "tests")
         service, _ = await tokens.create(connection, "checkout", "production", ["effects", "define:order"], "tests")
         nobody, _ = await tokens.create(connection, "reader", "production", ["evaluate"], "tests")
-    router = routes.build(pg=world.pg, ledger=world.ledger, verifier=Verifier(world.pg, Clock()))
+
+    async def environments() -> list[str]:
+        async with world.pg.connection() as connection:
+            return [row["name"] for row in await connection.fetch("SELECT name FROM flagd.environments")]
+
+    router = routes.build(
+        pg=world.pg, ledger=world.ledger, verifier=Verifier(world.pg, Clock()), environments=Environments(environments)
+    )
     app = Litestar([router], exception_handlers=litestar_handlers, openapi_config=None, logging_config=None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://rescind") as http:  # type: ignore[arg-type]
         yield Apis(Api(http, admin), Api(http, service), Api(http, nobody))
