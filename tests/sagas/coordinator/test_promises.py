@@ -274,7 +274,11 @@ async def test_merged_mails_of_two_rollbacks_that_wait_for_each_other_are_sent(w
             at = await world.ago(seconds)
             await world.effect(step, instance, subject="c1", flag=flag, completed_at=at)
     rollbacks = [await world.kill(flag) for flag in (FLAG, OTHER)]
+    await world.run("UPDATE sagas.rollbacks SET paused = true")  # until the effects of both are found
     await world.started()
+    for rollback in rollbacks:
+        await until(lambda rollback=rollback: _in(world, rollback, "paused"))  # type: ignore[misc]
+    await world.run("UPDATE sagas.rollbacks SET paused = false, state = 'compensating'")
     for rollback in rollbacks:
         await until(lambda rollback=rollback: world.is_settled(rollback))  # type: ignore[misc]
     assert len(world.mail.mails) == 2
