@@ -137,10 +137,7 @@ async def _let_a_person_decide(world: World, rollback: uuid.UUID) -> None:
     rows = await world.rows(
         "SELECT effect_id, kind, reason FROM sagas.dispositions WHERE rollback_id = $1 AND state = 'waiting'", rollback
     )
-    assert {(row["kind"], row["reason"]) for row in rows} <= {
-        ("mail.confirmation", "interrupted"),
-        ("mail.confirmation", "in_doubt"),
-    }
+    assert {(row["kind"], row["reason"]) for row in rows} <= {("mail.confirmation", "interrupted")}
     if rows:
         await Decisions(world.pg).skip(
             rollback, [row["effect_id"] for row in rows], actor="ann", reason="looked at the mailbox"
