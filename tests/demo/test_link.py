@@ -14,11 +14,13 @@ from tests.waiting import until
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answers every line with itself."""
-    with suppress(ConnectionError):
-        while line := await reader.readline():
-            writer.write(line)
-            await writer.drain()
-    writer.transport.abort()
+    try:
+        with suppress(ConnectionError):
+            while line := await reader.readline():
+                writer.write(line)
+                await writer.drain()
+    finally:
+        writer.transport.abort()
 
 
 @pytest_asyncio.fixture

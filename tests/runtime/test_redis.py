@@ -45,8 +45,10 @@ async def test_redis_that_restarts_is_found_again_at_once(tmp_path: Path):
 
 async def test_redis_that_hangs_is_unavailable_soon():
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
+        try:
+            await reader.read()
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     redis = Redis.open(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")

@@ -29,6 +29,7 @@ class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._connections: set[asyncio.Task[None]] = set()
         self.url = ""
         self.lose_answers_to: bytes | None = None
         """The next answer to a request with this in its first line is lost, once."""
@@ -54,9 +55,24 @@ class Proxy:
         for writer in list(self._writers):
             writer.close()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
-        their_reader, their_writer = await asyncio.open_connection(*self._target)
+    async def end(self) -> None:
+        """Close every connection, and wait until each is gone."""
+        for connection in list(self._connections):
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A connection has come."""
+        connection = asyncio.create_task(self._serve(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            their_reader, their_writer = await asyncio.open_connection(*self._target)
+        except BaseException:
+            writer.transport.abort()
+            raise
         self._writers |= {writer, their_writer}
         fate = Fate()
         ways = (self._ask(reader, writer, their_writer, fate), self._answer(their_reader, writer, fate))
@@ -70,6 +86,7 @@ class Proxy:
             for one in (writer, their_writer):
                 self._writers.discard(one)
                 one.close()
+            for one in (writer, their_writer):
                 with suppress(OSError):
                     await one.wait_closed()
 
@@ -118,11 +135,11 @@ async def proxied(site: Site) -> AsyncIterator[Proxy]:
     """A proxy in front of the site's server."""
     target = urlsplit(site.server.url)
     proxy = Proxy(target.hostname or "", target.port or 0)
-    listening = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    listening = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     proxy.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     try:
         yield proxy
     finally:
         listening.close()
-        await proxy.cut()
+        await proxy.end()
         await listening.wait_closed()

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from runtime.clock import Clock, Entropy
-from runtime.postgres import Postgres
+from runtime.postgres import Connection, Postgres
 from sagas.coordinator import Coordinator, Tuning
 from sagas.definitions import SagaDefinition, semantics_hash
 from sagas.executors import Executors
@@ -224,36 +224,41 @@ class World:
         closes_epoch: int = 1,
         scope: dict[str, Any] | None = None,
     ) -> uuid.UUID:
-        """The rows that a kill writes."""
+        """The rows that a kill writes, in one transaction as it does: a coordinator never sees a rollback without its flags."""
         identity = self.entropy.uuid7()
-        scope = scope or {}
-        await self.run(
-            "INSERT INTO sagas.rollbacks (id, environment, generation, revision, compensate, grace_seconds, reason, actor) "
-            "VALUES ($1, $2, 1, 1, $3, $4, 'bad release', 'test')",
-            identity,
-            ENVIRONMENT,
-            compensate,
-            grace_seconds,
-        )
-        for flag in flags or (FLAG,):
-            await self.run(
-                "UPDATE sagas.fences SET closed = true, epoch = $3, rollback_id = $4 WHERE environment = $1 AND flag = $2",
-                ENVIRONMENT,
-                flag,
-                closes_epoch + 1,
-                identity,
-            )
-            await self.run(
-                "INSERT INTO sagas.rollback_flags (rollback_id, environment, flag, scope_key, scope, closes_epoch) "
-                "VALUES ($1, $2, $3, $4, $5, $6)",
+        async with self.pg.transaction() as connection:
+            await connection.execute(
+                "INSERT INTO sagas.rollbacks (id, environment, generation, revision, compensate, grace_seconds, reason, actor) "
+                "VALUES ($1, $2, 1, 1, $3, $4, 'bad release', 'test')",
                 identity,
                 ENVIRONMENT,
-                flag,
-                str(scope) if scope else "",
-                scope,
-                closes_epoch,
+                compensate,
+                grace_seconds,
             )
+            for flag in flags or (FLAG,):
+                await self._close(connection, identity, flag, closes_epoch, scope or {})
         return identity
+
+    async def _close(
+        self, connection: Connection, rollback_id: uuid.UUID, flag: str, closes_epoch: int, scope: dict[str, Any]
+    ) -> None:
+        await connection.execute(
+            "UPDATE sagas.fences SET closed = true, epoch = $3, rollback_id = $4 WHERE environment = $1 AND flag = $2",
+            ENVIRONMENT,
+            flag,
+            closes_epoch + 1,
+            rollback_id,
+        )
+        await connection.execute(
+            "INSERT INTO sagas.rollback_flags (rollback_id, environment, flag, scope_key, scope, closes_epoch) "
+            "VALUES ($1, $2, $3, $4, $5, $6)",
+            rollback_id,
+            ENVIRONMENT,
+            flag,
+            str(scope) if scope else "",
+            scope,
+            closes_epoch,
+        )
 
     async def report(self, effect_id: uuid.UUID, status: str, result: Any = None) -> None:
         """What the ledger does with an outcome: written down and armed, under the flag's lock."""

@@ -48,7 +48,12 @@ class Cutter:
         task = asyncio.current_task()
         assert task is not None
         self._lines.add(task)
-        server_reader, server_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
+        try:
+            server_reader, server_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
+        except BaseException:
+            writer.transport.abort()
+            self._lines.discard(task)
+            raise
         answers = asyncio.create_task(_copy(server_reader, writer))
         questions = asyncio.create_task(self._ask(reader, server_reader, server_writer, answers))
         try:
