@@ -35,6 +35,16 @@ hypothesis.settings.register_profile("long", max_examples=2_000, deadline=None)
 hypothesis.settings.load_profile("long" if os.environ.get("RESCIND_TEST_LONG") == "1" else "steady")
 
 
+WORKERS_MAX = 4
+"""Each worker brings a PostgreSQL and a Valkey of its own, and tests start processes beside them."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The whole suite is shared by a few processes; named files run in this one."""
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return min(os.cpu_count() or 1, WORKERS_MAX) if is_whole else 0
+
+
 def with_database(url: str, name: str) -> str:
     """Return the URL of another database of the same server."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))

@@ -17,8 +17,8 @@ CLI = [sys.executable, "-m", "rescind.cli"]
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The process's environment without anything of ours but these."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("RESCIND_")}
+    """The process's environment without anything of ours but these, and without the width of whoever runs the tests."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RESCIND_") and name != "COLUMNS"}
     return {**clean, "PYTHONWARNINGS": "default", **variables}
 
 
