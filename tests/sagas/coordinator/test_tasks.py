@@ -11,7 +11,7 @@ from rescind.wire import Task, TaskClaim, TaskHeartbeat, TaskReport, TaskReportR
 from runtime.problem import Problem
 from runtime.tokens import Principal
 from sagas.tasks import TaskService
-from tests.sagas.coordinator.world import ENVIRONMENT, WORK, World
+from tests.sagas.coordinator.world import ENVIRONMENT, LONELY, WORK, World
 from tests.waiting import until
 
 WORKER = Principal(id="w", name="worker", environment=ENVIRONMENT, scopes=frozenset({"work:order"}))
@@ -75,7 +75,7 @@ async def test_what_no_live_worker_serves_waits_for_a_person_until_one_appears(w
     await world.define(WORK)
     effect = await world.effect(WORK, "o1")
     rollback = await world.kill()
-    await world.started()
+    await world.started(tuning=LONELY)
     await until(lambda: _in(world, rollback, "waiting"))
     assert await world.value("SELECT reason FROM sagas.dispositions WHERE effect_id = $1", effect) == "no_worker"
     task = (await tasks.claim(ENVIRONMENT, ask(), WORKER)).tasks[0]

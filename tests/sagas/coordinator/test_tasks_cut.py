@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
-import msgspec
 import pytest
 from rescind.wire import Task
 
@@ -18,7 +17,7 @@ from runtime.errors import OutcomeUnknown, Unavailable
 from runtime.postgres import Postgres
 from sagas.tasks import TaskService
 from tests.sagas.coordinator.test_tasks import WORKER, ask, news
-from tests.sagas.coordinator.world import ENVIRONMENT, FAST, WORK, World
+from tests.sagas.coordinator.world import ENVIRONMENT, WORK, World
 from tests.sagas.ledger.cutting import Cutter
 from tests.waiting import until
 
@@ -35,8 +34,6 @@ INNER JOIN sagas.effects AS e ON e.id = d.effect_id
 WHERE d.effect_id = $1
 """
 LEASE_SECONDS = 600.0
-PATIENT = msgspec.structs.replace(FAST, no_worker_seconds=60.0)
-"""A worker that waits for a task counts as alive for as long as it waits, as in production."""
 DUE = ("due", 0, "pending", False, 0, 0, 0)
 RUNNING = ("running", 1, "pending", False, 1, 1, 1)
 DONE = ("final", 1, "compensated", True, 1, 0, 0)
@@ -82,7 +79,7 @@ async def test_a_claim_cut_anywhere_is_whole_or_nothing_and_the_task_is_carried_
     world: World, loses_answer: bool
 ) -> None:  # P13, P15
     await world.define(WORK)
-    await world.started(tuning=PATIENT)
+    await world.started()
     direct = TaskService(world.pg, world.clock, world.entropy)
     cuts, seen = 0, set()
     for message in range(1, MESSAGES_MAX):
@@ -117,7 +114,7 @@ async def test_a_claim_cut_anywhere_is_whole_or_nothing_and_the_task_is_carried_
 @LOST
 async def test_a_report_cut_anywhere_is_whole_or_nothing_and_may_be_repeated(world: World, loses_answer: bool) -> None:  # P13
     await world.define(WORK)
-    await world.started(tuning=PATIENT)
+    await world.started()
     direct = TaskService(world.pg, world.clock, world.entropy)
     cuts = 0
     for message in range(1, MESSAGES_MAX):
