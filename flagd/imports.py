@@ -52,6 +52,7 @@ class Imports:
         actor: str,
         reason: str | None = None,
         expected: wire.Revision | None = None,
+        past_gate: bool = False,
     ) -> wire.Revision:
         """Write every flag of the document that changes under one revision, or a `Problem` and nothing of it."""
         operations = [changes.Put(flag=flag) for flag in document.flags]
@@ -63,6 +64,7 @@ class Imports:
             expected_revision=expected,
             pointers=document.pointers,
             document=document,
+            past_gate=past_gate,
         )
 
     async def export(self, environment: str, *, effective: bool) -> dict[str, object]:
