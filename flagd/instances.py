@@ -1,8 +1,8 @@
 """Who runs, at which revision, and who has acknowledged a kill.
 
 A thousand instances that acknowledge one kill are a handful of transactions: beats are written in batches, each as soon as
-the one before it is done, with whatever came in meanwhile. A beat is believed as far as it can be true: a revision beyond the
-environment's own counts only with its proof (P2, docs/decisions/0022).
+the one before it is done, with whatever came in meanwhile. A beat is believed as far as it can be true: a revision far beyond
+the environment's own, or of another generation, counts only with its proof (P2, docs/decisions/0022).
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ TEXT_MAX = 256
 REVISION_MAX = 2**53
 DECLARED_MAX = 256
 """Flags that one instance declares; what is beyond is left out."""
+
+UNPROVEN_MAX = 10_000
+"""So many revisions beyond the environment's own are believed of an instance that shows no proof: more than a restore loses."""
 
 _INSTANCES = Queries.load("flagd", "instances")
 _TEXTS = ("instance", "service", "how", "sdk_version", "service_version")
@@ -247,7 +250,7 @@ class Instances:
         try:
             rows = _rows(batch, asyncio.get_running_loop().time())
             async with self._pg.transaction() as connection:
-                written = await connection.fetch(_INSTANCES.beat, rows)
+                written = await connection.fetch(_INSTANCES.beat, rows, UNPROVEN_MAX)
                 await connection.execute(_INSTANCES.acknowledge, rows)
         except BaseException as error:
             for one in batch:

@@ -112,20 +112,21 @@ class _Judge:
         return not serving.is_narrower(now, then, off, self._after.evaluators, self._is_steady)
 
     def _is_steady(self, rule: Any) -> bool:
-        return not segments.references(rule) & self._moved and not (self._is_rehashed and _splits(rule))
+        return not segments.references(rule) & self._moved and not (self._is_rehashed and _splits(rule, self._after.evaluators))
 
 
 def _moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
     return {name for name in {*before, *after} if not same(before.get(name), after.get(name))}
 
 
-def _splits(rule: Any) -> bool:
-    """Whether anything in it hashes."""
-    waiting = [rule]
+def _splits(rule: Any, evaluators: Mapping[str, Any]) -> bool:
+    """Whether anything in it hashes, its segments included."""
+    shared = [evaluators.get(name) for name in segments.references(rule)]
+    waiting = [rule, *shared]
     while waiting:
         one = waiting.pop()
         if isinstance(one, dict):
-            if "fractional" in one or "$ref" in one:
+            if "fractional" in one:
                 return True
             waiting.extend(one.values())
         elif isinstance(one, list):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Response, Router, get, post
 from litestar.di import NamedDependency, Provide
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromPath, FromQuery, QueryParameter
 from rescind import wire
 
 from flagd.errors import refused
@@ -125,20 +125,20 @@ class InstanceController(Controller):
         principal: NamedDependency[Principal],
         limit: FromQuery[int] = 100,
         after: FromQuery[str] = "",
-        service: FromQuery[str | None] = None,
+        of_service: Annotated[str | None, QueryParameter(name="service")] = None,
         behind: FromQuery[bool | None] = None,
         flag: FromQuery[str | None] = None,
     ) -> Response[bytes]:
         """Who runs, at which revision, since when and how, by how many revisions and seconds behind, with which flags declared.
 
-        `?service=`, `?behind=true`, `?flag=` (those of its services: whose `declared` does not name it keeps it from being turned
-        on, where it requires that), `?limit=&after=` a page.
+        `?service=`, `?behind=true`, `?flag=` (those of its services: whose `declared` does not name it keeps it from being
+        turned on, where it requires that), `?limit=&after=` a page.
         """
         require_any(principal, READ, environment)
         replica = await replicas.get(environment)
         size = max(1, min(limit, LIMIT_MAX))
-        service, flag = (None if text is None else text.replace("\0", "") for text in (service, flag))
-        which = Filter(service=service, behind=behind, flag=flag)
+        name, key = (None if text is None else text.replace("\0", "") for text in (of_service, flag))
+        which = Filter(service=name, behind=behind, flag=key)
         rows = await instances.listing(environment, after.replace("\0", ""), size, which)
         following = rows[-1].instance if len(rows) == size else None
         return answer(request, {"instances": rows, "revision": str(replica.revision), "next": following})

@@ -1,7 +1,8 @@
 -- Instances and what they acknowledged. Rows never go back to an older revision (P2), nor to one that was never given out: what
--- an instance claims beyond the environment's own revision is kept only as far as it is proven.
+-- an instance claims beyond the environment's own revision is kept as far as it is proven, or else as far as a restore may have lost.
 
 -- name: beat
+-- Without a proof a claim may be $2 revisions beyond the environment's own, in its generation.
 WITH beats AS (
     SELECT b.*, e.generation AS held_generation, e.revision AS held_revision
     FROM json_to_recordset($1::json) AS b (
@@ -14,6 +15,8 @@ WITH beats AS (
         WHEN (b.generation, b.revision) <= (b.held_generation, b.held_revision) THEN ARRAY[b.generation, b.revision]
         WHEN (b.proven_generation, b.proven_revision) > (b.held_generation, b.held_revision)
             THEN ARRAY[b.proven_generation, b.proven_revision]
+        WHEN b.generation = b.held_generation AND b.revision <= b.held_revision + $2::bigint
+            THEN ARRAY[b.generation, b.revision]
         ELSE ARRAY[0, 0]::bigint []
     END AS at
     FROM beats AS b
