@@ -88,7 +88,7 @@ EVERYONE = Filter()
 
 
 class _Waiting(Struct, frozen=True, kw_only=True):
-    """A beat until it is written; `at` on the loop's monotonic clock."""
+    """A beat until it is written; `at` on the loop's monotonic clock. `proven` is what it, or this process, has surely seen."""
 
     environment: str
     beat: wire.InstanceBeat
@@ -164,7 +164,7 @@ class Instances:
             raise Unavailable("PostgreSQL", "too many heartbeats are waiting for it")
         loop = asyncio.get_running_loop()
         is_known = _NOTHING < beat.revision <= newest
-        proven = _NOTHING if is_known else await self._proven(environment, beat)
+        proven = beat.revision if is_known else await self._proven(environment, beat)
         done: asyncio.Future[int | None] = loop.create_future()
         self._waiting.append(_Waiting(environment=environment, beat=beat, proven=proven, at=loop.time(), done=done))
         if self._flushing is None:
