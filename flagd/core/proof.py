@@ -23,4 +23,4 @@ def proof_of(key: bytes, environment: str, revision: wire.Revision) -> str:
 
 def is_proven(key: bytes, environment: str, revision: wire.Revision, proof: str) -> bool:
     """Whether the proof is the revision's."""
-    return hmac.compare_digest(proof_of(key, environment, revision).encode(), proof.encode())
+    return proof.isascii() and hmac.compare_digest(proof_of(key, environment, revision), proof)

@@ -102,7 +102,8 @@ class Core:
         if self.current.snapshot is not None:
             return
         self.source = self.warm.load()
-        self.beats.applied(START, kill=False)
+        if self.current.snapshot is not None:
+            self.beats.applied(START, kill=False)
         if self.source == "disk" and self.current.snapshot is not None:
             self.api.environment = self.api.environment or self.current.snapshot.environment
 

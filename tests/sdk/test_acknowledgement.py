@@ -54,6 +54,9 @@ async def test_an_instance_that_follows_the_stream_says_push_and_how_long_ago(si
         assert (row["how"], row["service_version"], row["sdk_version"]) == ("push", "1.4", rescind.__version__)
         assert datetime.fromisoformat(row["applied_at"]) <= datetime.fromisoformat(row["seen_at"])
         assert (row["behind"], row["behind_count"], row["behind_seconds"]) == (False, 0, None)
+        record = await asyncio.to_thread(site.api.request, "GET", f"/v1/rollbacks/{killed['rollback_id']}")
+        (learned,) = record["containment"]["learned"]
+        assert (learned["how"], learned["applied_at"] <= learned["done_at"]) == ("push", True)
 
 
 async def test_the_header_of_a_request_is_a_catch_up(site: Site) -> None:

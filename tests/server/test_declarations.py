@@ -81,7 +81,7 @@ async def test_a_list_with_a_kill_asks_for_what_it_turns_on_and_never_for_the_ki
 async def test_the_command_line_shows_who_has_not_declared_and_sets_the_requirement(served: Served, line: Line) -> None:
     document = {"key": FLAG, "definition": OFF, **GATED}
     assert (await line("set", json.dumps(document), "--reason", "new")).returncode == 0
-    await beat(served, "pod-1", declared=[FLAG], how="push", applied_ago_ms=10.0)
+    await beat(served, "pod-1", revision=[1, 1], declared=[FLAG], how="push", applied_ago_ms=10.0)
     await beat(served, "pod-2", revision=[1, 0])
     await beat(served, "other", service="other")
     shown = await line("instances", "--flag", FLAG, COLUMNS="80")
