@@ -20,8 +20,8 @@ from msgspec import Struct
 from rescind import wire
 
 from flagd.core import documents
-from flagd.core.proof import is_proven, proof_of
 from flagd.declarations import LIVE_SECONDS
+from flagd.proofs import NOTHING, Proofs
 from flagd.snapshots import HEARTBEAT_SECONDS
 from runtime.errors import Unavailable
 from runtime.postgres import Postgres
@@ -43,7 +43,6 @@ UNPROVEN_MAX = 10_000
 
 _INSTANCES = Queries.load("flagd", "instances")
 _TEXTS = ("instance", "service", "how", "sdk_version", "service_version")
-_NOTHING = wire.Revision()
 
 
 class Instance(Struct, frozen=True, kw_only=True):
@@ -135,9 +134,7 @@ class Instances:
     def __init__(self, pg: Postgres) -> None:
         self._pg = pg
         self._waiting: list[_Waiting] = []
-        self._keys: dict[str, bytes] = {}
-        self._proofs: dict[str, tuple[wire.Revision, str]] = {}
-        """Of each environment, the one that was asked for last."""
+        self._proofs = Proofs(pg)
         self._flushing: asyncio.Task[None] | None = None
         self._batch_count = 0
         self._streams: Counter[tuple[str, str]] = Counter()
@@ -152,9 +149,7 @@ class Instances:
         if self._streams[environment, instance] <= 0:
             del self._streams[environment, instance]
 
-    async def beat(
-        self, environment: str, beat: wire.InstanceBeat, newest: wire.Revision = _NOTHING
-    ) -> wire.InstanceBeatAnswer:
+    async def beat(self, environment: str, beat: wire.InstanceBeat, newest: wire.Revision = NOTHING) -> wire.InstanceBeatAnswer:
         """Record what an instance says it has applied, and what it acknowledges by that. Answers once that has committed.
 
         `newest` is the revision that this process knows of. Raises `Unavailable` or `OutcomeUnknown`; a repeat does no harm.
@@ -163,8 +158,8 @@ class Instances:
         if len(self._waiting) >= WAITING_MAX:
             raise Unavailable("PostgreSQL", "too many heartbeats are waiting for it")
         loop = asyncio.get_running_loop()
-        is_known = _NOTHING < beat.revision <= newest
-        proven = beat.revision if is_known else await self._proven(environment, beat)
+        is_known = NOTHING < beat.revision <= newest
+        proven = beat.revision if is_known else await self._proofs.shown(environment, beat)
         done: asyncio.Future[int | None] = loop.create_future()
         self._waiting.append(_Waiting(environment=environment, beat=beat, proven=proven, at=loop.time(), done=done))
         if self._flushing is None:
@@ -175,7 +170,7 @@ class Instances:
             interval_seconds=HEARTBEAT_SECONDS,
             declared_count=declared_count,
             proven=beat.revision if is_known else None,
-            proof=await self._proof(environment, beat.revision) if is_known else "",
+            proof=await self._proofs.of(environment, beat.revision) if is_known else "",
         )
 
     async def listing(self, environment: str, after: str = "", limit: int = 1000, which: Filter = EVERYONE) -> list[Instance]:
@@ -210,29 +205,6 @@ class Instances:
         """Drop instances that were not seen for a week."""
         async with self._pg.connection() as connection:
             await connection.execute(_INSTANCES.forget, KEEP_SECONDS)
-
-    async def _proven(self, environment: str, beat: wire.InstanceBeat) -> wire.Revision:
-        """The revision of which it shows a proof; 0.0 where it shows none, or a false one."""
-        key = await self._key(environment) if beat.proven is not None else None
-        is_believed = beat.proven is not None and key is not None and is_proven(key, environment, beat.proven, beat.proof)
-        return beat.proven if is_believed and beat.proven is not None else _NOTHING
-
-    async def _proof(self, environment: str, revision: wire.Revision) -> str:
-        held = self._proofs.get(environment)
-        if held is None or held[0] != revision:
-            key = await self._key(environment)
-            held = self._proofs[environment] = (revision, "" if key is None else proof_of(key, environment, revision))
-        return held[1]
-
-    async def _key(self, environment: str) -> bytes | None:
-        """What proofs of the environment are made with, read once."""
-        if environment not in self._keys:
-            async with self._pg.connection() as connection:
-                text = await connection.fetchval(_INSTANCES.proof_key, environment)
-            if text is None:
-                return None
-            self._keys[environment] = str(text).encode()
-        return self._keys[environment]
 
     async def _flush(self) -> None:
         try:

@@ -79,25 +79,29 @@ async def test_a_list_with_a_kill_asks_for_what_it_turns_on_and_never_for_the_ki
 
 
 async def test_the_command_line_shows_who_has_not_declared_and_sets_the_requirement(served: Served, line: Line) -> None:
+    async def asked(*arguments: str, **variables: str) -> Any:
+        """The command line, while all three are live: a process takes its time to start."""
+        await beat(served, "pod-1", revision=[1, 1], declared=[FLAG], how="push", applied_ago_ms=10.0)
+        await beat(served, "pod-2", revision=[1, 0])
+        await beat(served, "other", service="other")
+        return await line(*arguments, **variables)
+
     document = {"key": FLAG, "definition": OFF, **GATED}
     assert (await line("set", json.dumps(document), "--reason", "new")).returncode == 0
-    await beat(served, "pod-1", revision=[1, 1], declared=[FLAG], how="push", applied_ago_ms=10.0)
-    await beat(served, "pod-2", revision=[1, 0])
-    await beat(served, "other", service="other")
-    shown = await line("instances", "--flag", FLAG, COLUMNS="80")
+    shown = await asked("instances", "--flag", FLAG, COLUMNS="80")
     assert max(map(len, shown.stdout.splitlines())) <= 80
     rows = {words[1]: words[2] for words in map(str.split, shown.stdout.splitlines()) if words[:1] == ["shop"]}
     assert rows == {"pod-1": "yes", "pod-2": "no"}
     assert "not declared by 1 live instance" in shown.stdout
-    assert "not declared by pod-2 of 2 live instances" in (await line("get", FLAG)).stdout
-    behind = json.loads((await line("instances", "--behind", "--service", "shop", "--json")).stdout)["instances"]
+    assert "not declared by pod-2 of 2 live instances" in (await asked("get", FLAG)).stdout
+    behind = json.loads((await asked("instances", "--behind", "--service", "shop", "--json")).stdout)["instances"]
     assert [(row["instance"], row["behind_count"]) for row in behind] == [("pod-2", 1)]
-    kept = json.loads((await line("get", FLAG, "--rules", "--json")).stdout)
+    kept = json.loads((await asked("get", FLAG, "--rules", "--json")).stdout)
     assert kept["requires_declaration"] is True
     on = json.dumps({**kept, "definition": definition()})
-    refused = await line("set", on, "--reason", "on")
+    refused = await asked("set", on, "--reason", "on")
     assert (refused.returncode != 0, "pod-2" in refused.stderr, "--past-gate" in refused.stderr) == (True, True, True), refused
-    assert (await line("set", on, "--reason", "an emergency", "--past-gate")).returncode == 0
+    assert (await asked("set", on, "--reason", "an emergency", "--past-gate")).returncode == 0
 
 
 async def test_a_forged_revision_puts_nothing_in_recovery_at_the_next_kill(served: Served) -> None:  # P2
