@@ -10,6 +10,6 @@ SELECT u.* FROM (
     FROM unnest($2::text [], $3::text []) AS w (flag, service)
     LEFT JOIN flagd.instances AS i ON i.environment = $1 AND i.service = w.service AND i.signed_off_at IS NULL
         AND i.seen_at > clock_timestamp() - make_interval(secs => $4)
-    WHERE i.id IS NULL OR NOT coalesce(w.flag = ANY(i.declared), false)
+    WHERE NOT coalesce(w.flag = ANY(i.declared), false)
 ) AS u
 WHERE u.place <= $5 ORDER BY u.flag, u.place;
