@@ -152,15 +152,6 @@ def test_whoever_is_served_something_new_is_seen(now: Any, then: Any, default: s
     assert set(served(after)) - {None} <= serving.reach(after.definition, {})
 
 
-@settings(max_examples=60, deadline=None)
-@given(TARGETINGS, st.sampled_from(["on", "off", None]), TESTS)
-def test_an_off_rule_before_everything_narrows(then: Any, default: str | None, test: Any) -> None:
-    before = flag(then, default)
-    narrowed = flag({"if": [test, "off", then]}, default)
-    assert not new_to_someone(narrowed, before)
-    assert turned(setting(before), setting(narrowed)) == []
-
-
 @pytest.mark.parametrize("module", [serving, proof])
 def test_the_examples_hold(module: Any) -> None:
     assert doctest.testmod(module, extraglobs={"wire": wire}).failed == 0
