@@ -8,6 +8,7 @@ Problem (runtime.problem)
 ├── 409 overtaken                             kills came in between, again and again
 ├── 412 flag_changed                          someone else changed the flag first
 ├── 409 key_was_used, killed, in_use          the change contradicts what is held
+├── 409 undeclared                            live instances have not declared a flag that requires it
 ├── 409 environment_in_recovery               PostgreSQL is older than what was seen (P2)
 └── 422 invalid                               every fault of the document at once
 """
@@ -33,6 +34,7 @@ class Code(StrEnum):
     KEY_WAS_USED = "key_was_used"
     KILLED = "killed"
     IN_USE = "in_use"
+    UNDECLARED = "undeclared"
     UNKNOWN_SEGMENT = "unknown_segment"
     UNKNOWN_SCHEDULE = "unknown_schedule"
     ALREADY_ENDED = "already_ended"
@@ -47,6 +49,8 @@ _CONFLICTS = {
     Code.KEY_WAS_USED: "Choose another key.",
     Code.KILLED: "Lift the kill first, then make the change.",
     Code.IN_USE: "Change the flags that need it first, or in the same change.",
+    Code.UNDECLARED: "`rescind instances --flag FLAG` shows who has declared it. Deploy code that calls client.declare() with "
+    "its key, or stop the instances that are named; in an emergency an admin passes with --past-gate, and a reason.",
 }
 
 

@@ -26,7 +26,12 @@ class Imports:
         self._flags = flags
 
     async def difference(
-        self, environment: str, document: flagset.FlagSet, expected: wire.Revision | None = None
+        self,
+        environment: str,
+        document: flagset.FlagSet,
+        expected: wire.Revision | None = None,
+        *,
+        past_gate: bool = False,
     ) -> difference.Difference:
         """What `apply` would change now. Judged as a change is: raises its `Problem`, and writes nothing."""
         seen = await self._replicas.seen(environment)
@@ -40,6 +45,7 @@ class Imports:
                 pointers=document.pointers,
                 seen=seen,
                 document=document,
+                past_gate=past_gate,
             )
             keys = [row["key"] for row in await connection.fetch(QUERIES.keys_in_service, environment)]
         return await asyncio.to_thread(_shown, operations, judged, keys)
@@ -52,6 +58,7 @@ class Imports:
         actor: str,
         reason: str | None = None,
         expected: wire.Revision | None = None,
+        past_gate: bool = False,
     ) -> wire.Revision:
         """Write every flag of the document that changes under one revision, or a `Problem` and nothing of it."""
         operations = [changes.Put(flag=flag) for flag in document.flags]
@@ -63,6 +70,7 @@ class Imports:
             expected_revision=expected,
             pointers=document.pointers,
             document=document,
+            past_gate=past_gate,
         )
 
     async def export(self, environment: str, *, effective: bool) -> dict[str, object]:

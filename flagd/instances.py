@@ -1,13 +1,15 @@
 """Who runs, at which revision, and who has acknowledged a kill.
 
 A thousand instances that acknowledge one kill are a handful of transactions: beats are written in batches, each as soon as
-the one before it is done, with whatever came in meanwhile.
+the one before it is done, with whatever came in meanwhile. A beat is believed as far as it can be true: a revision far beyond
+the environment's own, or of another generation, counts only with its proof (P2, docs/decisions/0022).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,13 +19,15 @@ import msgspec
 from msgspec import Struct
 from rescind import wire
 
+from flagd.core import documents
+from flagd.declarations import LIVE_SECONDS
+from flagd.proofs import NOTHING, Proofs
+from flagd.snapshots import HEARTBEAT_SECONDS
 from runtime.errors import Unavailable
 from runtime.postgres import Postgres
 from runtime.principal import Principal
 from runtime.queries import Queries
 
-LIVE_SECONDS = 15.0
-"""An instance that was not seen for this long is not live: three beats missed."""
 KEEP_SECONDS = 7 * 86_400.0
 FORGET_BATCHES = 1_000
 """So many batches of beats, and those that were not seen for a week are dropped."""
@@ -31,6 +35,11 @@ BATCH_MAX = 1_000
 WAITING_MAX = 100_000
 TEXT_MAX = 256
 REVISION_MAX = 2**53
+DECLARED_MAX = 256
+"""Flags that one instance declares; what is beyond is left out."""
+
+UNPROVEN_MAX = 10_000
+"""So many revisions beyond the environment's own are believed of an instance that shows no proof: more than a restore loses."""
 
 _INSTANCES = Queries.load("flagd", "instances")
 _TEXTS = ("instance", "service", "how", "sdk_version", "service_version")
@@ -43,7 +52,15 @@ class Instance(Struct, frozen=True, kw_only=True):
     service: str
     revision: str
     how: str
+    """It came to its revision by `push` (the stream), `poll`, `catch-up` (a request's header), `reply` (a reply's) or `start`
+    (disk, bootstrap); `staleness`: cut off, it serves off variants of flags whose limit has run out."""
+    applied_at: datetime | None
+    """When it did, told as an age on its own monotonic clock; null from one that does not say."""
     behind: bool
+    behind_count: int
+    """Revisions that it has not applied."""
+    behind_seconds: float | None
+    """Since the first of them was committed."""
     live: bool
     """Seen within 15 seconds, and not signed off."""
     connected: bool
@@ -53,6 +70,30 @@ class Instance(Struct, frozen=True, kw_only=True):
     signed_off_at: datetime | None
     sdk_version: str
     service_version: str
+    declared: list[str] | None
+    """The flags that its code says it supports; null from one that has never said."""
+
+
+class Filter(Struct, frozen=True, kw_only=True):
+    """Which instances are listed; null: whatever they are."""
+
+    service: str | None = None
+    behind: bool | None = None
+    flag: str | None = None
+    """Those of this flag's services."""
+
+
+EVERYONE = Filter()
+
+
+class _Waiting(Struct, frozen=True, kw_only=True):
+    """A beat until it is written; `at` on the loop's monotonic clock. `proven` is what it, or this process, has surely seen."""
+
+    environment: str
+    beat: wire.InstanceBeat
+    proven: wire.Revision
+    at: float
+    done: asyncio.Future[int | None]
 
 
 BEAT = "evaluate"
@@ -80,12 +121,20 @@ def faults_of(beat: wire.InstanceBeat) -> list[wire.Fault]:
     return faults
 
 
+def declared_of(beat: wire.InstanceBeat) -> list[str] | None:
+    """The flags that it declares, each once; null where it says nothing of them. What can be no flag's key is left out."""
+    if beat.declared is None:
+        return None
+    return [key for key in dict.fromkeys(beat.declared) if documents.is_key(key)][:DECLARED_MAX]
+
+
 class Instances:
     """The instances of every environment. Beats are taken from any task of one event loop."""
 
     def __init__(self, pg: Postgres) -> None:
         self._pg = pg
-        self._waiting: list[tuple[str, wire.InstanceBeat, asyncio.Future[None]]] = []
+        self._waiting: list[_Waiting] = []
+        self._proofs = Proofs(pg)
         self._flushing: asyncio.Task[None] | None = None
         self._batch_count = 0
         self._streams: Counter[tuple[str, str]] = Counter()
@@ -100,30 +149,46 @@ class Instances:
         if self._streams[environment, instance] <= 0:
             del self._streams[environment, instance]
 
-    async def beat(self, environment: str, beat: wire.InstanceBeat) -> None:
-        """Record what an instance says it has applied, and what it acknowledges by that. Returns once that has committed.
+    async def beat(self, environment: str, beat: wire.InstanceBeat, newest: wire.Revision = NOTHING) -> wire.InstanceBeatAnswer:
+        """Record what an instance says it has applied, and what it acknowledges by that. Answers once that has committed.
 
-        Raises `Unavailable` or `OutcomeUnknown`; a repeat does no harm. The beat has no `faults_of`.
+        `newest` is the revision that this process knows of. Raises `Unavailable` or `OutcomeUnknown`; a repeat does no harm.
+        The beat has no `faults_of`.
         """
         if len(self._waiting) >= WAITING_MAX:
             raise Unavailable("PostgreSQL", "too many heartbeats are waiting for it")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((environment, beat, done))
+        loop = asyncio.get_running_loop()
+        is_known = NOTHING < beat.revision <= newest
+        proven = beat.revision if is_known else await self._proofs.shown(environment, beat)
+        done: asyncio.Future[int | None] = loop.create_future()
+        self._waiting.append(_Waiting(environment=environment, beat=beat, proven=proven, at=loop.time(), done=done))
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush(), name="flagd.instances.flush")
-        await done
+        declared_count = await done
+        return wire.InstanceBeatAnswer(
+            revision=newest,
+            interval_seconds=HEARTBEAT_SECONDS,
+            declared_count=declared_count,
+            proven=beat.revision if is_known else None,
+            proof=await self._proofs.of(environment, beat.revision) if is_known else "",
+        )
 
-    async def listing(self, environment: str, after: str = "", limit: int = 1000) -> list[Instance]:
+    async def listing(self, environment: str, after: str = "", limit: int = 1000, which: Filter = EVERYONE) -> list[Instance]:
         """Instances by id, `after` excluded."""
         async with self._pg.connection() as connection:
-            rows = await connection.fetch(_INSTANCES.listing, environment, LIVE_SECONDS, after, limit)
+            rows = await connection.fetch(
+                _INSTANCES.listing, environment, LIVE_SECONDS, after, limit, which.service, which.behind, which.flag
+            )
         return [
             Instance(
                 instance=row["id"],
                 service=row["service"],
                 revision=str(wire.Revision(row["generation"], row["revision"])),
                 how=row["how"],
+                applied_at=row["applied_at"],
                 behind=row["behind"],
+                behind_count=row["behind_count"],
+                behind_seconds=row["behind_seconds"],
                 live=row["live"],
                 connected=(environment, row["id"]) in self._streams,
                 seen_at=row["seen_at"],
@@ -131,6 +196,7 @@ class Instances:
                 signed_off_at=row["signed_off_at"],
                 sdk_version=row["sdk_version"],
                 service_version=row["service_version"],
+                declared=row["declared"],
             )
             for row in rows
         ]
@@ -152,43 +218,58 @@ class Instances:
         finally:
             self._flushing = None
 
-    async def _write(self, batch: Sequence[tuple[str, wire.InstanceBeat, asyncio.Future[None]]]) -> None:
+    async def _write(self, batch: Sequence[_Waiting]) -> None:
         try:
-            rows = _rows([(environment, beat) for environment, beat, _ in batch])
+            rows = _rows(batch, asyncio.get_running_loop().time())
             async with self._pg.transaction() as connection:
-                await connection.execute(_INSTANCES.beat, rows)
+                written = await connection.fetch(_INSTANCES.beat, rows, UNPROVEN_MAX)
                 await connection.execute(_INSTANCES.acknowledge, rows)
         except BaseException as error:
-            for _, _, done in batch:
-                if not done.done():
-                    done.set_exception(error)
+            for one in batch:
+                if not one.done.done():
+                    one.done.set_exception(error)
             if not isinstance(error, Exception):
                 raise
         else:
-            for _, _, done in batch:
-                if not done.done():
-                    done.set_result(None)
+            counts = {(row["environment"], row["id"]): row["declared_count"] or 0 for row in written}
+            for one in batch:
+                if not one.done.done():
+                    one.done.set_result(counts.get((one.environment, one.beat.instance)))
 
 
-def _rows(beats: Sequence[tuple[str, wire.InstanceBeat]]) -> list[dict[str, Any]]:
-    """One row per instance: of several beats in a batch the newest revision, signed off if any of them says so."""
-    newest: dict[tuple[str, str], wire.InstanceBeat] = {}
-    for environment, beat in beats:
-        held = newest.setdefault((environment, beat.instance), beat)
-        best = beat if beat.revision > held.revision else held
-        newest[environment, beat.instance] = msgspec.structs.replace(best, signing_off=beat.signing_off or held.signing_off)
-    return [
-        {
-            "environment": environment,
-            "instance": beat.instance,
-            "service": beat.service,
-            "generation": beat.revision.generation,
-            "revision": beat.revision.n,
-            "how": beat.how,
-            "sdk_version": beat.sdk_version,
-            "service_version": beat.service_version,
-            "signing_off": beat.signing_off,
-            "obeys_staleness": beat.obeys_staleness,
-        }
-        for (environment, _), beat in newest.items()
-    ]
+def _rows(batch: Sequence[_Waiting], now: float) -> list[dict[str, Any]]:
+    """One row per instance: of several beats in a batch the newest revision, signed off if any of them says so, with what the
+    last of them declared."""
+    newest: dict[tuple[str, str], _Waiting] = {}
+    for one in batch:
+        held = newest.setdefault((one.environment, one.beat.instance), one)
+        best = one if one.beat.revision > held.beat.revision else held
+        declared = held.beat.declared if one.beat.declared is None else one.beat.declared
+        is_ending = one.beat.signing_off or held.beat.signing_off
+        merged = msgspec.structs.replace(best.beat, signing_off=is_ending, declared=declared)
+        proven = max(one.proven, held.proven)
+        newest[one.environment, one.beat.instance] = msgspec.structs.replace(best, beat=merged, proven=proven)
+    return [_row(one, now) for one in newest.values()]
+
+
+def _row(one: _Waiting, now: float) -> dict[str, Any]:
+    beat = one.beat
+    ago_ms = beat.applied_ago_ms
+    if ago_ms is not None:
+        ago_ms = min(max(ago_ms, 0.0), KEEP_SECONDS * 1000) + (now - one.at) * 1000 if math.isfinite(ago_ms) else None
+    return {
+        "environment": one.environment,
+        "instance": beat.instance,
+        "service": beat.service,
+        "generation": beat.revision.generation,
+        "revision": beat.revision.n,
+        "how": beat.how,
+        "sdk_version": beat.sdk_version,
+        "service_version": beat.service_version,
+        "signing_off": beat.signing_off,
+        "obeys_staleness": beat.obeys_staleness,
+        "applied_ago_ms": ago_ms,
+        "declared": declared_of(beat),
+        "proven_generation": one.proven.generation,
+        "proven_revision": one.proven.n,
+    }

@@ -11,11 +11,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from rescind import wire
 
-from flagd import store, surroundings
-from flagd.core import around, changes, flagset
+from flagd import declarations, store, surroundings
+from flagd.core import around, changes, flagset, turning
 from flagd.errors import flag_changed, in_recovery, overtaken, refused, revision_mismatch, unknown_environment, unknown_flag
 from runtime.postgres import Connection, savepoint
 
@@ -43,6 +44,8 @@ class Asked(Struct, frozen=True, kw_only=True):
     objections: Objections | None = None
     checked: dict[str, Any] | None = None
     """The segments that the flags were checked with: where they are others by now, they are checked again."""
+    past_gate: bool = False
+    """Flags are turned on although live instances of their services have not declared them."""
 
 
 class Judged(Struct, frozen=True, kw_only=True):
@@ -54,6 +57,10 @@ class Judged(Struct, frozen=True, kw_only=True):
     evaluators: dict[str, Any]
     metadata: dict[str, Any]
     """What stands beside the flags after the change."""
+    turned: Sequence[turning.Turned] = ()
+    """The flags that require declarations and are turned on."""
+    lacks: Sequence[turning.Lack] = ()
+    """What their declarations lack, where the change goes past the gate."""
 
 
 class _MovedError(Exception):
@@ -72,8 +79,10 @@ async def judge(connection: Connection, asked: Asked) -> Judged:
         judged, faults = await _judge(connection, asked, head)
         if await _lock(connection, asked, head.revision):
             _expect_flags(asked, judged.held)
-            await _refuse(connection, asked, faults)
-            return judged
+            lacks = await declarations.lacking(connection, asked.environment, judged.turned) if judged.turned else []
+            gate = [] if asked.past_gate else turning.faults(lacks, around.places_of(asked.operations, asked.pointers))
+            await _refuse(connection, asked, [*faults, *gate])
+            return msgspec.structs.replace(judged, lacks=lacks)
     raise overtaken(asked.environment)
 
 
@@ -83,7 +92,10 @@ async def _judge(connection: Connection, asked: Asked, head: store.Head) -> tupl
     judged, faults = await asyncio.to_thread(_plan, asked, head, held)
     is_shared_moved = judged.evaluators != head.evaluators
     near = await surroundings.look(connection, asked.environment, head, judged.plan, is_shared_moved=is_shared_moved)
-    return await asyncio.to_thread(_verdict, asked, judged, faults, near)
+    kills = None
+    if _is_gated(judged, near):
+        kills = declarations.kills_of(await store.standing_kills(connection, asked.environment))
+    return await asyncio.to_thread(_verdict, asked, judged, faults, near, kills)
 
 
 def _plan(asked: Asked, head: store.Head, held: Mapping[str, changes.HeldFlag]) -> tuple[Judged, list[wire.Fault]]:
@@ -100,18 +112,46 @@ def _plan(asked: Asked, head: store.Head, held: Mapping[str, changes.HeldFlag]) 
 
 
 def _verdict(
-    asked: Asked, judged: Judged, faults: Sequence[wire.Fault], near: around.Around
+    asked: Asked,
+    judged: Judged,
+    faults: Sequence[wire.Fault],
+    near: around.Around,
+    kills: Mapping[str, Sequence[wire.Kill]] | None,
 ) -> tuple[Judged, Sequence[wire.Fault]]:
     head, plan = judged.head, judged.plan
     found = around.faults(
         near, plan, around.places_of(asked.operations, asked.pointers), before=head.evaluators, after=judged.evaluators,
         checked=asked.checked, bucketing=plan.bucketing or head.bucketing,
     )  # fmt: skip
+    if kills is not None:
+        judged = msgspec.structs.replace(judged, turned=turning.turned_on(*_settings(judged, near, kills)))
     if asked.document is None:
         return judged, [*faults, *found]
     moving = flagset.moving(plan, judged.held)
-    written = Judged(head=head, held=judged.held, plan=moving, evaluators=judged.evaluators, metadata=judged.metadata)
+    written = msgspec.structs.replace(judged, plan=moving)
     return written, flagset.relocated([*faults, *found])
+
+
+def _is_gated(judged: Judged, near: around.Around) -> bool:
+    """Whether any flag around the change requires declarations: nobody else pays for the gate."""
+    before = {key: one.flag for key, one in judged.held.items()}
+    after = {**near.flags(), **{flag.key: flag for flag in judged.plan.puts}}
+    return any(turning.requires(key, before, after) for key in after)
+
+
+def _settings(
+    judged: Judged, near: around.Around, kills: Mapping[str, Sequence[wire.Kill]]
+) -> tuple[turning.Setting, turning.Setting]:
+    """What is evaluated before the change, and after it."""
+    head, plan, beside = judged.head, judged.plan, near.flags()
+    held = {key: one.flag for key, one in judged.held.items() if not one.is_archived}
+    puts = {flag.key: flag for flag in plan.puts}
+    unmoved = {key: flag for key, flag in beside.items() if key not in puts and key not in plan.archives}
+    bucketing = plan.bucketing or head.bucketing
+    return (
+        turning.Setting(flags={**unmoved, **held}, kills=kills, evaluators=head.evaluators, bucketing=head.bucketing),
+        turning.Setting(flags={**unmoved, **puts}, kills=kills, evaluators=judged.evaluators, bucketing=bucketing),
+    )
 
 
 async def _lock(connection: Connection, asked: Asked, revision: wire.Revision) -> bool:

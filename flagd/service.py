@@ -86,11 +86,13 @@ class FlagService:
         expected_flags: Mapping[str, wire.Revision] | None = None,
         pointers: Sequence[str] | None = None,
         document: flagset.FlagSet | None = None,
+        past_gate: bool = False,
     ) -> wire.Revision:
         """Carry out a change: all of it under one new revision, or a `Problem` and nothing of it (P1).
 
         `expected_flags` are the revisions at which flags must be; `pointers[i]` is where operation i was written, for the
-        faults, by default `/operations/<i>`; `document` is the flagd document that the operations come from.
+        faults, by default `/operations/<i>`; `document` is the flagd document that the operations come from; `past_gate` turns
+        flags on that live instances have not declared.
         """
         pointers = pointers or changes.pointers_of(operations)
         checked = document.evaluators if document is not None else await self._check(environment, operations, pointers)
@@ -108,6 +110,7 @@ class FlagService:
                 seen=seen,
                 document=document,
                 checked=checked,
+                past_gate=past_gate,
             )
         await self.tell(environment, revision)
         return revision

@@ -29,10 +29,18 @@ async def look(
     puts = {flag.key: flag for flag in plan.puts}
     referring = await _referring(connection, environment, {*puts, *plan.archives}) if is_shared_moved else {}
     start = [*puts, *plan.archives, *referring, *(one.flag for flag in puts.values() for one in flag.prerequisites)]
+    requiring: dict[str, wire.Flag] = {}
     if plan.bucketing not in (None, head.bucketing):
         start += [row["flag"] for row in await connection.fetch(_SURROUNDINGS.dependent_flags, environment)]
+        requiring = await _flags(await connection.fetch(_SURROUNDINGS.requiring, environment))
     related = await _related(connection, environment, start, puts, plan.archives)
-    return Around(referring=referring, related=related)
+    return Around(referring=referring, related=related, requiring=requiring)
+
+
+async def beside(connection: Connection, environment: str, key: str) -> dict[str, wire.Flag]:
+    """The flag, and every flag that has to do with it by prerequisites; nothing where there is no such flag."""
+    edges = await connection.fetch(_SURROUNDINGS.related, environment, [key])
+    return await in_service(connection, environment, sorted({key, *(one for edge in edges for one in edge)}))
 
 
 async def index(connection: Connection, environment: str, plan: changes.Plan) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rescind import wire
 
-from flagd import store, surroundings
+from flagd import declarations, store, surroundings
 from flagd.core import changes
 from flagd.errors import unknown_environment
 from flagd.judging import Judged
@@ -48,6 +48,7 @@ async def write(
     keys = [*plan.keys(), *(str(operation["key"]) for operation in beside)]
     await store.record_revision(connection, environment, revision, actor=actor, reason=reason, operations=recorded, keys=keys)
     await _note(connection, environment, plan, revision, actor=actor, reason=reason, because=because)
+    await declarations.note(connection, environment, judged.lacks, actor=actor, reason=reason)
     return revision
 
 

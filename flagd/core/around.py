@@ -19,6 +19,12 @@ class Around(Struct, frozen=True, kw_only=True):
     """Those that refer to segments and that the change does not name; none where no segment changes."""
     related: Mapping[str, wire.Flag]
     """Those that have to do with its flags by prerequisites, its own among them."""
+    requiring: Mapping[str, wire.Flag] = {}
+    """Those that require declarations; none where the bucketing stays."""
+
+    def flags(self) -> dict[str, wire.Flag]:
+        """All of them."""
+        return {**self.requiring, **self.referring, **self.related}
 
 
 def faults(

@@ -109,6 +109,16 @@ def read_revision(document: Mapping[str, Any]) -> tuple[wire.Revision | None, li
         return None, [wire.Fault(pointer="/expected_revision", code="wrong_type", detail=detail)]
 
 
+def read_past_gate(document: Mapping[str, Any], reason: str | None) -> tuple[bool, list[wire.Fault]]:
+    """Whether a write goes past the gate of declarations, which takes a reason."""
+    past_gate = document.get("past_gate", False)
+    if not isinstance(past_gate, bool):
+        return False, [wire.Fault(pointer="/past_gate", code="wrong_type", detail="`past_gate` is true or false")]
+    if past_gate and not reason:
+        return False, [wire.Fault(pointer="/reason", code="missing", detail="`past_gate` needs a reason")]
+    return past_gate, []
+
+
 def _read_field(value: object, name: str, at: str, values: dict[str, Any], faults: list[wire.Fault]) -> None:
     if name == "prerequisites":
         values[name] = _read_prerequisites(value, f"{at}/{name}", faults)

@@ -79,14 +79,15 @@ class EnvironmentController(Controller):
         """
         require_any(principal, WRITE, environment)
         body = await read_object(request)
-        faults = documents.unknown_fields(body, dict.fromkeys(("generation", "reason", "expected_revision")), "")
+        faults = documents.unknown_fields(body, dict.fromkeys(("generation", "reason", "expected_revision", "past_gate")), "")
         reason, wrong = documents.read_reason(body)
         expected, unread = documents.read_revision(body)
+        past_gate, unsaid = documents.read_past_gate(body, reason)
         generation = body.get("generation")
         if generation not in GENERATIONS:
             detail = f"the generation is one of {', '.join(GENERATIONS)}"
             faults.append(wire.Fault(pointer="/generation", code="unknown_generation", detail=detail))
-        if faults := [*faults, *wrong, *unread]:
+        if faults := [*faults, *wrong, *unread, *unsaid]:
             raise refused(faults)
         revision = await service.apply(
             environment,
@@ -95,5 +96,6 @@ class EnvironmentController(Controller):
             reason=reason,
             expected_revision=expected,
             pointers=["/generation"],
+            past_gate=past_gate,
         )
         return answer(request, {"bucketing": generation, "revision": str(revision)})

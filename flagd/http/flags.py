@@ -82,16 +82,17 @@ class FlagController(Controller):
         """Create or replace a flag: `{"flag": {...}, "reason": "..."}`, its targeting raw or as `rules`. 201 if it is new."""
         require_any(principal, WRITE, environment)
         body = await read_object(request)
-        faults = documents.unknown_fields(body, dict.fromkeys(("flag", "reason", "expected_revision")), "")
+        faults = documents.unknown_fields(body, dict.fromkeys(("flag", "reason", "expected_revision", "past_gate")), "")
         reason, wrong = documents.read_reason(body)
         expected, unread = documents.read_revision(body)
+        past_gate, unsaid = documents.read_past_gate(body, reason)
         document = body.get("flag")
         if isinstance(document, dict):
             document = {"key": key, **document}
         flag, flaws = ruleread.read_flag(document, "/flag", await service.checker(environment))
         if isinstance(document, dict) and document["key"] != key:
             flaws.append(wire.Fault(pointer="/flag/key", code="bad_key", detail=f"the path says `{key:.255}`"))
-        faults = [*faults, *wrong, *unread, *flaws]
+        faults = [*faults, *wrong, *unread, *unsaid, *flaws]
         if flag is None or faults:
             raise refused(faults)
         is_new = not await service.has(environment, key)
@@ -103,6 +104,7 @@ class FlagController(Controller):
             expected_revision=expected,
             expected_flags=_if_match(request, key),
             pointers=["/flag"],
+            past_gate=past_gate,
         )
         view = await service.flag(environment, key)
         return answer(request, flag_body(view), 201 if is_new else 200, {"etag": f'"{view.stored.changed}"'})
@@ -152,15 +154,18 @@ class ChangeController(Controller):
             if kill_operations.carry_out is None:
                 raise _kill_elsewhere(environment)
             return answer(request, await kill_operations.carry_out(environment, body, principal))
-        faults = documents.unknown_fields(body, dict.fromkeys(("operations", "reason", "expected_revision")), "")
+        faults = documents.unknown_fields(body, dict.fromkeys(("operations", "reason", "expected_revision", "past_gate")), "")
         reason, wrong = documents.read_reason(body)
         expected, unread = documents.read_revision(body)
+        past_gate, unsaid = documents.read_past_gate(body, reason)
         operations, flaws = changes.read_operations(
             body.get("operations"), await service.checker(environment, body.get("operations"))
         )
-        if faults := [*faults, *wrong, *unread, *flaws]:
+        if faults := [*faults, *wrong, *unread, *unsaid, *flaws]:
             raise refused(faults)
-        revision = await service.apply(environment, operations, actor=principal.name, reason=reason, expected_revision=expected)
+        revision = await service.apply(
+            environment, operations, actor=principal.name, reason=reason, expected_revision=expected, past_gate=past_gate
+        )
         return answer(request, {"revision": str(revision)})
 
 

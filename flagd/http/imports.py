@@ -36,21 +36,26 @@ class ImportController(Controller):
         reason: FromQuery[str | None] = None,
         dry_run: FromQuery[bool] = False,
         expected_revision: FromQuery[str | None] = None,
+        past_gate: FromQuery[bool] = False,
     ) -> Response[bytes]:
         """Every flag of a flagd document under one revision; flags it does not name stay as they are.
 
         `?dry_run=true` changes nothing and answers the difference, with the `revision` for which it is true: an import that
-        then names it as `?expected_revision=` applies exactly that, or nothing.
+        then names it as `?expected_revision=` applies exactly that, or nothing. `?past_gate=true`, with a reason, turns on
+        what live instances have not declared.
         """
         require_any(principal, WRITE, environment)
         document = await read_object(request)
         expected, unread = documents.read_revision({"expected_revision": expected_revision})
         read, faults = await asyncio.to_thread(flagset.read, document)
-        if read is None or unread:
-            raise refused([*unread, *faults])
+        _, unsaid = documents.read_past_gate({"past_gate": past_gate and not dry_run}, reason)
+        if read is None or unread or unsaid:
+            raise refused([*unread, *unsaid, *faults])
         if dry_run:
-            return answer(request, await imports.difference(environment, read, expected))
-        revision = await imports.apply(environment, read, actor=principal.name, reason=reason_of(reason), expected=expected)
+            return answer(request, await imports.difference(environment, read, expected, past_gate=past_gate))
+        revision = await imports.apply(
+            environment, read, actor=principal.name, reason=reason_of(reason), expected=expected, past_gate=past_gate
+        )
         return answer(request, {"revision": str(revision), "flags": len(read.flags)})
 
     @get("/export", summary="Export a flagd document")

@@ -8,7 +8,6 @@ from rescind import wire
 from flagd.http.routes import OnAcknowledged
 from flagd.instances import BEAT, Instances, faults_of, heard
 from flagd.replica import Replicas
-from flagd.snapshots import HEARTBEAT_SECONDS
 from runtime.lane import Route, read
 from runtime.tokens import Principal
 
@@ -22,9 +21,9 @@ def routes(replicas: Replicas, instances: Instances, on_acknowledged: OnAcknowle
         replica, one = replicas.held(environment), read(_beats, body)
         if replica is None or one is None or faults_of(one):
             return None
-        await instances.beat(environment, one)
+        answer = await instances.beat(environment, one, replica.revision)
         if one.begun is not None and on_acknowledged is not None:
             await on_acknowledged(environment, heard(one, principal, environment))
-        return wire.InstanceBeatAnswer(revision=replica.revision, interval_seconds=HEARTBEAT_SECONDS)
+        return answer
 
     return {"heartbeats": Route((BEAT,), beat)}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Response, Router, get, post
 from litestar.di import NamedDependency, Provide
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromPath, FromQuery, QueryParameter
 from rescind import wire
 
 from flagd.errors import refused
@@ -22,12 +22,11 @@ from flagd.http.rollouts import RolloutController
 from flagd.http.schedules import ScheduleController
 from flagd.http.segments import SegmentController
 from flagd.imports import Imports
-from flagd.instances import BEAT, Instances, faults_of, heard
+from flagd.instances import BEAT, Filter, Instances, faults_of, heard
 from flagd.replica import Replicas
 from flagd.rollouts import Rollouts
 from flagd.schedules import Schedules
 from flagd.service import FlagService
-from flagd.snapshots import HEARTBEAT_SECONDS
 from runtime.problem import fault_of
 from runtime.tokens import Principal, Verifier, bearer
 
@@ -111,10 +110,9 @@ class InstanceController(Controller):
         require_any(principal, (BEAT,), environment)
         replica = await replicas.get(environment)
         beat = _beat(await read(request))
-        await instances.beat(environment, beat)
+        told = await instances.beat(environment, beat, replica.revision)
         if beat.begun is not None and acknowledged.tell is not None:
             await acknowledged.tell(environment, heard(beat, principal, environment))
-        told = wire.InstanceBeatAnswer(revision=replica.revision, interval_seconds=HEARTBEAT_SECONDS)
         return answer(request, told)
 
     @get("/instances", summary="List instances")
@@ -127,12 +125,21 @@ class InstanceController(Controller):
         principal: NamedDependency[Principal],
         limit: FromQuery[int] = 100,
         after: FromQuery[str] = "",
+        of_service: Annotated[str | None, QueryParameter(name="service")] = None,
+        behind: FromQuery[bool | None] = None,
+        flag: FromQuery[str | None] = None,
     ) -> Response[bytes]:
-        """Who runs, at which revision, and who is behind."""
+        """Who runs, at which revision, since when and how, by how many revisions and seconds behind, with which flags declared.
+
+        `?service=`, `?behind=true`, `?flag=` (those of its services: whose `declared` does not name it keeps it from being
+        turned on, where it requires that), `?limit=&after=` a page.
+        """
         require_any(principal, READ, environment)
         replica = await replicas.get(environment)
         size = max(1, min(limit, LIMIT_MAX))
-        rows = await instances.listing(environment, after.replace("\0", ""), size)
+        name, key = (None if text is None else text.replace("\0", "") for text in (of_service, flag))
+        which = Filter(service=name, behind=behind, flag=key)
+        rows = await instances.listing(environment, after.replace("\0", ""), size, which)
         following = rows[-1].instance if len(rows) == size else None
         return answer(request, {"instances": rows, "revision": str(replica.revision), "next": following})
 

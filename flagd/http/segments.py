@@ -65,11 +65,12 @@ class SegmentController(Controller):
         """Create or replace a segment: `{"segment": {"when": [...]} | {"rule": {...}}, "reason": "..."}`. 201 if it is new."""
         require_any(principal, WRITE, environment)
         body = await read_object(request)
-        faults = documents.unknown_fields(body, dict.fromkeys(("segment", "reason", "expected_revision")), "")
+        faults = documents.unknown_fields(body, dict.fromkeys(("segment", "reason", "expected_revision", "past_gate")), "")
         reason, wrong = documents.read_reason(body)
         expected, unread = documents.read_revision(body)
+        past_gate, unsaid = documents.read_past_gate(body, reason)
         rule, flaws = segments.read(body.get("segment"), "/segment")
-        faults = [*faults, *segments.name_faults(name, "/name"), *wrong, *unread, *flaws]
+        faults = [*faults, *segments.name_faults(name, "/name"), *wrong, *unread, *unsaid, *flaws]
         if rule is None or faults:
             raise refused(faults)
         is_new = name not in (await service.segments(environment)).rules
@@ -80,6 +81,7 @@ class SegmentController(Controller):
             reason=reason,
             expected_revision=expected,
             pointers=["/segment"],
+            past_gate=past_gate,
         )
         held = await service.segments(environment)
         return answer(request, {**_body(name, held), "revision": str(held.revision)}, 201 if is_new else 200)

@@ -25,6 +25,11 @@ WHERE p.environment = $1;
 -- name: dependent_flags
 SELECT DISTINCT p.flag FROM flagd.prerequisites AS p WHERE p.environment = $1;
 
+-- name: requiring
+-- Those that are not turned on before they were declared.
+SELECT f.document::text AS document FROM flagd.flags AS f
+WHERE f.environment = $1 AND f.archived_at IS NULL AND f.document ->> 'requires_declaration' = 'true' ORDER BY f.key;
+
 -- name: in_service
 SELECT f.document::text AS document FROM flagd.flags AS f
 WHERE f.environment = $1 AND f.key = ANY($2::text []) AND f.archived_at IS NULL;

@@ -16,7 +16,7 @@ from rescind.context import Pin, RequestContext
 from rescind.current import Current
 from rescind.header import read_header
 from rescind.stale import OffVariants
-from rescind.stream import Follower
+from rescind.stream import CATCH_UP, Follower
 from rescind.wire import Revision
 
 BUDGET_SECONDS = 0.020
@@ -60,8 +60,8 @@ class Causality:
         held = pin.revision if pin else self._current.revision
         return revision if revision is not None and revision > held else None
 
-    async def catch_up(self, revision: Revision, budget_seconds: float = BUDGET_SECONDS) -> CatchUp:
-        """Wait until `revision` is applied, for no longer than the budget."""
+    async def catch_up(self, revision: Revision, budget_seconds: float = BUDGET_SECONDS, how: str = CATCH_UP) -> CatchUp:
+        """Wait until `revision` is applied, for no longer than the budget. `how` it was heard of: by a request, or a reply."""
         now = self._clock.monotonic()
         if self._current.revision >= revision:
             return CatchUp.REACHED
@@ -70,7 +70,7 @@ class Causality:
         try:
             async with asyncio.timeout(budget_seconds):
                 if self._may_check(now):
-                    answer = await self._follower.fetch(revision)
+                    answer = await self._follower.fetch(revision, how)
                     if self._current.revision >= revision:
                         return CatchUp.REACHED
                     if answer is not None and answer.denies(revision):

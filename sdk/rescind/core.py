@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 from rescind import forks
 from rescind.admission import Admission
-from rescind.beats import Beats
+from rescind.beats import START, Beats
 from rescind.bodies import Bodies
 from rescind.causality import Causality
 from rescind.clock import Clock, full_jitter_seconds
 from rescind.context import RequestContext
 from rescind.current import Applied, Current
+from rescind.declarations import Declarations
 from rescind.errors import ApiError, RescindError, Unreachable
 from rescind.journal import Journal
 from rescind.notify import Notifier
@@ -27,7 +28,7 @@ from rescind.registration import Registration
 from rescind.reports import Reports
 from rescind.saga import Saga
 from rescind.settings import ClientSettings, digest
-from rescind.stream import Follower
+from rescind.stream import REPLY, Follower
 from rescind.transport import AsyncApi
 from rescind.warmstart import WarmStart
 from rescind.wire import EffectReport, Revision
@@ -59,6 +60,7 @@ class Core:
         self.current = Current(self.clock)
         self.context = RequestContext()
         self.notifier = Notifier()
+        self.declarations = Declarations()
         self.source = "none"
         """Where the snapshot is from: none, disk, bootstrap, network."""
         self.closed = False
@@ -75,7 +77,7 @@ class Core:
         self.reports = Reports(self.api, clock, settings.instance)
         who = {"instance": settings.instance, "service": settings.service}
         self.follower = Follower(self.api, self.current, clock, who, self._applied, self.notifier.turned)
-        self.beats = Beats(self.api, settings, self.current, self.bodies, self.reports, clock, self._behind)
+        self.beats = Beats(self.api, settings, self.current, self.bodies, self.reports, self.declarations, clock, self._behind)
         self.permits = Permits(
             current=self.current,
             context=self.context,
@@ -100,6 +102,8 @@ class Core:
         if self.current.snapshot is not None:
             return
         self.source = self.warm.load()
+        if self.current.snapshot is not None:
+            self.beats.applied(START, kill=False)
         if self.source == "disk" and self.current.snapshot is not None:
             self.api.environment = self.api.environment or self.current.snapshot.environment
 
@@ -180,7 +184,7 @@ class Core:
 
     def _behind(self, revision: Revision) -> None:
         """The server, asked by a beat, has been at a later revision for a while: the stream does not tell."""
-        self.keep(self.follower.fetch(revision))
+        self.keep(self.follower.fetch(revision, REPLY))
 
     async def named(self) -> None:
         """Return once the environment is known. Raises `Unreachable` where the server does not say it in time."""

@@ -133,6 +133,14 @@ class Evaluations:
         self.ensure_started()
         return self.core.notifier.subscribe(key, callback)
 
+    def declare(self, *keys: str) -> None:
+        """Say that this service's code supports these flags: at any time, as often as you like. It does no I/O, starts nothing.
+
+        A flag with `requires_declaration` is not turned on before every live instance of its services has said so. Raises
+        `ConfigurationError` for what is no key of a flag, and for more than 256 of them.
+        """
+        self.core.declarations.add(*keys)
+
     def status(self) -> Status:
         """Ready or not, from where, at which revision, how old, and what is wrong."""
         if page[0] != OWN:

@@ -19,6 +19,8 @@ class Freshness:
         self._monotonic = clock.monotonic
         self.current_at: float | None = clock.monotonic()
         """When the snapshot was last known to be the newest; null where that is in doubt."""
+        self.has_run_out = False
+        """A flag was served as off because of its limit, since the snapshot was last known to be the newest."""
 
     def doubt(self) -> None:
         """The age of what is held is not known."""
@@ -28,8 +30,12 @@ class Freshness:
         """The snapshot was the newest at that instant."""
         if self.current_at is None or at > self.current_at:
             self.current_at = at
+            self.has_run_out = False
 
     def overdue(self, limit_seconds: float) -> bool:
         """Whether that is longer ago than the limit."""
         limit = max(limit_seconds, LIMIT_SECONDS_MIN)
-        return self.current_at is None or self._monotonic() - self.current_at > limit
+        is_overdue = self.current_at is None or self._monotonic() - self.current_at > limit
+        if is_overdue:
+            self.has_run_out = True
+        return is_overdue

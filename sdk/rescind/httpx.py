@@ -12,6 +12,7 @@ import httpx
 from rescind.causality import BUDGET_SECONDS
 from rescind.client import AsyncClient, Client
 from rescind.header import header_value
+from rescind.stream import REPLY
 from rescind.wire import HEADER, Revision
 
 Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
@@ -54,13 +55,13 @@ class Hooks:
     def response(self, response: httpx.Response) -> None:
         """Take in what the reply has seen: this request evaluates nothing older from here on."""
         if (seen := self._seen(response)) is not None:
-            outcome = self._client.block_on_core(self._core.causality.catch_up(seen, self._budget_seconds))
+            outcome = self._client.block_on_core(self._core.causality.catch_up(seen, self._budget_seconds, REPLY))
             self._core.causality.learn(self._core.context.pin.get(), seen, outcome)
 
     async def response_async(self, response: httpx.Response) -> None:
         """The same, for an asynchronous client."""
         if (seen := self._seen(response)) is not None:
-            outcome = await self._client.on_core(self._core.causality.catch_up(seen, self._budget_seconds))
+            outcome = await self._client.on_core(self._core.causality.catch_up(seen, self._budget_seconds, REPLY))
             self._core.causality.learn(self._core.context.pin.get(), seen, outcome)
 
     def _seen(self, response: httpx.Response) -> Revision | None:

@@ -15,7 +15,7 @@ from rescind.current import NOTHING, Current
 from rescind.errors import ClientClosed, EffectError, EffectKilled, RescindError
 from rescind.notify import Notifier
 from rescind.reports import Outgoing, Reports
-from rescind.stream import Follower
+from rescind.stream import REPLY, Follower
 from rescind.wire import AdmitResult, EffectReport, EffectRequest, Revision
 
 START_WINDOW_MS = 2000
@@ -184,7 +184,7 @@ class Permits:
         fetched = None
         try:
             async with asyncio.timeout(LEARN_KILL_SECONDS):
-                fetched = await self._follower.fetch()
+                fetched = await self._follower.fetch(how=REPLY)
         except TimeoutError:
             pass
         behind = fetched is None or self._current.epoch(flag) < (result.epoch or 0)

@@ -51,6 +51,8 @@ class Status(Struct, frozen=True, kw_only=True):
     last_error: str
     disk_error: str
     """Why state cannot be kept on disk, if it cannot."""
+    declared: list[str]
+    """The flags that this service has declared."""
     bootstrap_error: str
     """Why the document that the service brings along is of no use, if it is not."""
 
@@ -76,6 +78,7 @@ def status_of(core: Core) -> Status:
         fault_count=core.follower.fault_count,
         last_error=core.follower.last_error or core.beats.last_error,
         disk_error=core.warm.disk_error or core.reports.held.error,
+        declared=sorted(core.declarations.keys),
         bootstrap_error=core.warm.bootstrap_error,
     )
 

@@ -42,6 +42,9 @@ HEARTBEATS_MISSED_MAX = 2
 SILENCE_SLACK_SECONDS = 1.0
 INTERVAL_SECONDS_MIN = 0.5
 INTERVAL_SECONDS_MAX = 60.0
+PUSH, POLL, CATCH_UP, REPLY = "push", "poll", "catch-up", "reply"
+"""How a revision was learned: by the stream, which may have it fetched; by asking when nobody said anything; by the header of a
+request; by a reply: its header, or what the server answered to something else."""
 POLL_SECONDS = 5.0
 FIRST_POLL_SECONDS = 1.0
 SNAPSHOT_TIMEOUT_SECONDS = 10.0
@@ -144,10 +147,13 @@ class Follower:
             "their defaults" if self._current.snapshot is None else "the last known ones",
         )
 
-    async def fetch(self, at_least: Revision | None = None) -> Fetched | None:
-        """Fetch the snapshot, all who ask sharing one request; or None where no answer came."""
+    async def fetch(self, at_least: Revision | None = None, how: str = POLL) -> Fetched | None:
+        """Fetch the snapshot, all who ask sharing one request; or None where no answer came.
+
+        An acknowledgement will say `how` it was found to be needed, by the first one who asked.
+        """
         if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.ensure_future(self._fetch(at_least))
+            self._fetching = asyncio.ensure_future(self._fetch(at_least, how))
         fetching = self._fetching
         try:
             return await asyncio.shield(fetching)
@@ -186,7 +192,7 @@ class Follower:
                     self.connected, self.polled = True, False
                     self._turned()
                 if not await self._take(event, known_at):
-                    await self.fetch(self._current.revision)
+                    await self.fetch(self._current.revision, PUSH)
                 self.tried.set()
             stream.silence_seconds = self._silence_seconds
         self.last_error = "the server ended the stream"
@@ -203,10 +209,10 @@ class Follower:
                 case "snapshot":
                     await asyncio.sleep(0)
                     snapshot = await read_between(event.data)
-                    self._done(self._current.take_snapshot(snapshot), "push")
+                    self._done(self._current.take_snapshot(snapshot), PUSH)
                     self._current.freshness.confirm(known_at)
                 case "change":
-                    self._done(self._current.take_change(read_change(event.data)), "push")
+                    self._done(self._current.take_change(read_change(event.data)), PUSH)
                 case "heartbeat":
                     return self._beat(_heartbeat.decode(event.data))
         except DoesNotFollow:
@@ -225,7 +231,7 @@ class Follower:
         self._current.freshness.confirm(self._clock.monotonic() - max(0.0, beat.age_seconds))
         return True
 
-    async def _fetch(self, at_least: Revision | None) -> Fetched | None:
+    async def _fetch(self, at_least: Revision | None, how: str) -> Fetched | None:
         asked_at = self._clock.monotonic()
         try:
             answer = await self._api.send(
@@ -235,7 +241,7 @@ class Follower:
                 headers={"if-none-match": self._etag} if self._etag else {},
                 timeout_seconds=SNAPSHOT_TIMEOUT_SECONDS,
             )
-            revision = self._current.revision if answer.status == 304 else await self._take_fetched(answer, at_least)
+            revision = self._current.revision if answer.status == 304 else await self._take_fetched(answer, how)
         except (Unreachable, ApiError) as error:
             self.failed(error)
             return None
@@ -247,9 +253,9 @@ class Follower:
             self._current.freshness.confirm(asked_at - age_of(answer.headers))
         return Fetched(at_least, revision)
 
-    async def _take_fetched(self, answer: Answer, at_least: Revision | None) -> Revision:
+    async def _take_fetched(self, answer: Answer, how: str) -> Revision:
         snapshot = await read_between(answer.content)
-        self._done(self._current.take_snapshot(snapshot), "poll" if at_least is None else "catch-up")
+        self._done(self._current.take_snapshot(snapshot), how)
         self._etag = answer.headers.get("etag", "")
         return snapshot.revision
 
@@ -266,7 +272,7 @@ class Follower:
     def _done(self, applied: Applied | None, how: str) -> None:
         if applied is None:
             return
-        self._etag = f'"{applied.revision}"' if how == "push" else self._etag
+        self._etag = f'"{applied.revision}"' if how == PUSH else self._etag
         self._moved.set()
         self._applied(applied, how)
 

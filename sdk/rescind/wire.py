@@ -80,6 +80,8 @@ class Flag(Struct, frozen=True, kw_only=True):
     on_unreachable: Literal["refuse", "proceed"] = "refuse"
     prerequisites: list[Prerequisite] = []
     """All of them must hold. Compiled into the definition that is evaluated, in plain flagd terms (P7)."""
+    requires_declaration: bool = False
+    """It is not turned on before every live instance of its `services` has declared support for it."""
 
 
 class Kill(Struct, frozen=True, kw_only=True):
@@ -164,11 +166,25 @@ class InstanceBeat(Struct, frozen=True, kw_only=True):
     """Holds outcomes or `proceed` records that the server has not got yet."""
     obeys_staleness: bool = False
     """Serves the off variant of a flag whose staleness limit has run out: cut off, it contains a kill by itself (P6)."""
+    applied_ago_ms: float | None = None
+    """How long ago it applied the revision, on its monotonic clock: its wall clock plays no part."""
+    declared: list[str] | None = None
+    """The flags that its code supports; null where the server has them on record already."""
+    proven: Revision | None = None
+    """The newest revision of which it holds a `proof`."""
+    proof: str = ""
+    """What the server answered an earlier beat with, and nobody else can make: there was such a revision (P2)."""
 
 
 class InstanceBeatAnswer(Struct, frozen=True, kw_only=True):
     revision: Revision
     interval_seconds: float = 5.0
+    declared_count: int | None = None
+    """How many declared flags of this instance are on record; null from a server that keeps none."""
+    proven: Revision | None = None
+    """The revision that was acknowledged, where the server has it."""
+    proof: str = ""
+    """Of `proven`, for the next beat to show."""
 
 
 # --- effects ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from flagd.http.bodies import AnyRequest, answer
-from runtime.principal import Principal
+from runtime.principal import ADMIN, Principal
 from server.http.asking import read, read_since
 from server.rollbacks.preview import Previews
 from server.rollbacks.requests import KillRequest, LiftRequest
@@ -50,6 +50,8 @@ class KillController(Controller):
         """Bring the flag back under its own rules. Needs the scope `lift` or `admin`: `kill` is not enough."""
         principal.require(f"lift:{key}", environment)
         asked = await read(request, LiftRequest)
+        if asked.past_gate:
+            principal.require(ADMIN, environment)
         return answer(request, await kills.lift(environment, key, asked, principal.name))
 
     @get("/kill-preview", summary="Preview a kill")

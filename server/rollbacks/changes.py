@@ -43,20 +43,22 @@ class ChangeLists:
 
     async def carry_out(self, environment: str, body: dict[str, Any], principal: Principal) -> dict[str, Any]:
         """All operations under one revision, kills included, or none. Raises `Problem` 403, 404, 409, 422."""
-        faults = documents.unknown_fields(body, dict.fromkeys(("operations", "reason", "expected_revision")), "")
+        faults = documents.unknown_fields(body, dict.fromkeys(("operations", "reason", "expected_revision", "past_gate")), "")
         reason, wrong = documents.read_reason(body)
         expected, unread = documents.read_revision(body)
+        past_gate, unsaid = documents.read_past_gate(body, reason)
         items = body["operations"]
         flaws = self.faults(items, reason)
         operations, more = changes.read_operations(items, await self._flags.checker(environment, items), with_kills=True)
-        if found := [*faults, *wrong, *unread, *flaws, *more]:
+        if found := [*faults, *wrong, *unread, *unsaid, *flaws, *more]:
             raise refused(found)
         self.permit(environment, items, principal)
         try:
             async with self._flags.transaction() as connection:
                 revision, answers = await self._write(
-                    connection, environment, items, operations, actor=principal.name, reason=reason, expected_revision=expected
-                )
+                    connection, environment, items, operations, actor=principal.name, reason=reason, expected_revision=expected,
+                    past_gate=past_gate,
+                )  # fmt: skip
         except asyncpg.PostgresError as error:
             keys = [str(item["key"]) for item in items if changes.is_kill(item)]
             raise await self._kills.refusal(error, environment, keys) or error from error

@@ -77,6 +77,8 @@ class InstanceState(Struct, frozen=True, kw_only=True):
     done_at: datetime | None
     ms: float | None = None
     """From the fence to `done_at`."""
+    applied_at: datetime | None = None
+    """When it had applied what it acknowledged; null where it does not say."""
 
 
 class Containment(Struct, frozen=True, kw_only=True):
@@ -187,6 +189,7 @@ async def instances(connection: asyncpg.Connection, rollback_id: UUID) -> list[I
         InstanceState(
             instance=row["id"], service=row["service"], state=row["state"], how=row["how"],
             revision=str(Revision(row["generation"], row["revision"])), seen_at=row["seen_at"], done_at=row["done_at"],
+            applied_at=row["applied_at"],
         )
         for row in rows
     ]  # fmt: skip

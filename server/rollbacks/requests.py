@@ -44,6 +44,8 @@ class LiftRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """The number of kill requests that the person saw: a kill that came in between wins (hazard 11). Null: whatever stands."""
     force: bool = False
     """Lift although compensations are running. They go on: an effect is undone under the epoch that admitted it."""
+    past_gate: bool = False
+    """Lift although live instances have not declared a flag that requires it. Needs `admin`."""
 
 
 class Since(Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 from rescind.wire import Revision
 
+from flagd import declarations
 from runtime.clock import Entropy
 from runtime.errors import OutcomeUnknown, Unavailable
 from runtime.postgres import Postgres
@@ -123,6 +124,9 @@ class Kills:
         try:
             async with self._pg.transaction() as connection:
                 await expect_current(connection, environment, seen)
+                await declarations.expect_lift(
+                    connection, environment, flag, actor=actor, reason=request.reason, past_gate=request.past_gate
+                )
                 row = await connection.fetchrow(
                     QUERIES.lift, environment, flag, actor, request.reason, request.kill_count, request.force
                 )

@@ -18,13 +18,14 @@ STEP: dict[str, Any] = {"name": "s", "kind": "mail", "key": "k:{x}", "class": "i
 
 BODIES: dict[tuple[str, str], Any] = {
     ("PUT", E): REASON,
-    ("PUT", E + "/bucketing"): {"generation": "v3", **REASON},
+    ("PUT", E + "/bucketing"): {"generation": "v3", "past_gate": False, **REASON},
     ("POST", E + "/changes"): {
         "operations": [
             {"op": "put", "flag": {"key": "c", **DEFINITION}},
             {"op": "kill", "key": "g", "since": AT, "scope": {"country": "DE"}, "incident": "I", "compensate": "hold"},
         ],
         "expected_revision": None,
+        "past_gate": False,
         **REASON,
     },
     ("POST", E + "/import"): {"flags": {"i": definition({"==": [{"var": "plan"}, "free"]})}, "metadata": {"team": "a"}},
@@ -32,7 +33,9 @@ BODIES: dict[tuple[str, str], Any] = {
         "flag": {
             **DEFINITION, "kind": "release", "owner": "me", "services": ["web"], "tier": 1, "description": "d", "tags": ["t"],
             "reversibility": "unknown", "expires_at": AT, "effect_attributes": ["country"], "max_staleness_seconds": 5.0,
+            "requires_declaration": False,
         },
+        "past_gate": False,
         **REASON,
     },
     ("DELETE", E + "/flags/{key}"): REASON,
@@ -43,13 +46,15 @@ BODIES: dict[tuple[str, str], Any] = {
         **REASON, "incident": "INC-1", "compensate": "hold", "grace_seconds": 0, "scope": {"country": "DE", "n": 1},
         "since": AT, "fault_at": AT, "detected_at": AT, "decided_at": AT,
     },
-    ("POST", E + "/flags/{key}/lift"): {**REASON, "kill_count": 1, "force": True},
+    ("POST", E + "/flags/{key}/lift"): {**REASON, "kill_count": 1, "force": True, "past_gate": False},
     ("POST", E + "/restored"): REASON,
     ("POST", E + "/heartbeats"): {
         "instance": "i", "service": "web", "revision": [1, 1], "how": "push", "begun": ["a"], "sdk_version": "1",
-        "service_version": "1",
+        "service_version": "1", "applied_ago_ms": 5.0, "declared": ["g"], "proven": [1, 1], "proof": "p",
     },
-    ("PUT", E + "/segments/{name}"): {"segment": {"rule": {"in": [{"var": "country"}, ["DE"]]}}, **REASON},
+    ("PUT", E + "/segments/{name}"): {
+        "segment": {"rule": {"in": [{"var": "country"}, ["DE"]]}}, "past_gate": False, **REASON,
+    },
     ("DELETE", E + "/segments/{name}"): REASON,
     ("POST", E + "/schedules"): {"at": AT, "operations": [{"op": "put", "flag": {"key": "s", **DEFINITION}}], **REASON},
     ("DELETE", E + "/schedules/{identity}"): REASON,

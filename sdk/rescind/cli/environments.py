@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.markup import escape
 
-from rescind.cli.options import reason_option
+from rescind.cli.options import past, past_gate_option, reason_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import table_of
 from rescind.evaluation import GENERATIONS
@@ -52,11 +52,12 @@ def create(session: Session, name: str, reason: str) -> None:
 @click.argument("name", metavar="ENVIRONMENT")
 @click.argument("generation", type=click.Choice(GENERATIONS))
 @reason_option
+@past_gate_option
 @common
 @pass_session
-def bucketing(session: Session, name: str, generation: str, reason: str) -> None:
+def bucketing(session: Session, name: str, generation: str, reason: str, past_gate: bool) -> None:
     """Hash the shares of ENVIRONMENT by GENERATION from now on. Subjects move between shares: `rescind moved` says which."""
-    body = {"generation": generation, "reason": reason}
+    body = {"generation": generation, "reason": reason, **past(past_gate)}
     answer = session.api.request("PUT", f"/v1/environments/{part(name)}/bucketing", json=body)
     session.tell(answer, f"[bold]{escape(name)}[/] hashes by {generation} since revision {escape(answer['revision'])}")
 

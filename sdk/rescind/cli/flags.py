@@ -10,13 +10,16 @@ import msgspec
 from rich.markup import escape
 
 from rescind.cli import rules
-from rescind.cli.options import document_of, reason_option
+from rescind.cli.options import document_of, past, past_gate_option, reason_option
+from rescind.cli.pages import whole
 from rescind.cli.session import Session, common, part, pass_session
-from rescind.cli.tables import table_of, text_of
+from rescind.cli.tables import plural, table_of, text_of
 from rescind.errors import ApiError
 from rescind.wire import Flag
 
 PAGE = 500
+MISSING_MAX = 5
+"""Instances that are named of a flag; `rescind instances --flag` shows all."""
 
 
 @click.command()
@@ -90,6 +93,8 @@ def get(session: Session, flag: str, as_rules: bool) -> None:
         out.print(f"  [yellow]to come:[/] {escape(coming(answer))}")
     for needed in answer.get("prerequisites") or ():
         out.print(f"  served only where [bold]{escape(needed['flag'])}[/] serves {escape(needed['variant'])}")
+    if answer.get("requires_declaration"):
+        out.print(f"  {escape(declared(session, answer))}")
     variants = {name: msgspec.json.encode(value).decode() for name, value in definition["variants"].items()}
     rows = [{"variant": name, "value": value, "": _roles(name, answer)} for name, value in variants.items()]
     out.print(table_of(rows, ("variant", "value", "")))
@@ -98,6 +103,17 @@ def get(session: Session, flag: str, as_rules: bool) -> None:
         out.print(msgspec.json.format(msgspec.json.encode(definition.get("targeting")), indent=2).decode(), markup=False)
     else:
         out.print(rules.table(answer["rules"], definition))
+
+
+def declared(session: Session, flag: dict[str, Any]) -> str:
+    """Which live instances of the flag's services have not declared it."""
+    rows = whole(session, "/instances", "instances", flag=flag["key"])["instances"]
+    live = [row for row in rows if row.get("live")]
+    missing = [row["instance"] for row in live if flag["key"] not in (row.get("declared") or ())]
+    if missing:
+        more = f" and {len(missing) - MISSING_MAX} more" if len(missing) > MISSING_MAX else ""
+        return f"requires declarations; not declared by {', '.join(missing[:MISSING_MAX])}{more} of {len(live)} live instances"
+    return f"requires declarations; declared by all of {plural(len(live), 'live instance')} of its services"
 
 
 def show_to_edit(session: Session, document: dict[str, Any]) -> None:
@@ -125,9 +141,10 @@ def _roles(name: str, flag: dict[str, Any]) -> str:
 @click.command("set")
 @click.argument("document", metavar="FILE|JSON")
 @reason_option
+@past_gate_option
 @common
 @pass_session
-def put(session: Session, document: str, reason: str) -> None:
+def put(session: Session, document: str, reason: str, past_gate: bool) -> None:
     """Write a flag from FILE (JSON or YAML, `-` for standard input) or literal JSON; `key` names it.
 
     \b
@@ -144,7 +161,7 @@ def put(session: Session, document: str, reason: str) -> None:
         raise click.UsageError("a flag is an object with a `key` and a `definition`: `rescind set --help` shows one")
     path = session.within(f"/flags/{part(flag['key'])}")
     before = None if session.json else standing(session, path)
-    answer = session.api.request("PUT", path, json={"flag": flag, "reason": reason})
+    answer = session.api.request("PUT", path, json={"flag": flag, "reason": reason, **past(past_gate)})
     if session.json:
         session.show_json(answer)
         return

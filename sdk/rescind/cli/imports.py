@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from rescind.cli import differences
 from rescind.cli.codes import Exit
-from rescind.cli.options import document_of
+from rescind.cli.options import document_of, past_gate_option
 from rescind.cli.session import Session, common, pass_session
 from rescind.errors import ApiError
 
@@ -23,18 +23,20 @@ SECONDS_MAX = 300.0
 @click.command("import")
 @click.argument("file", metavar="FILE")
 @click.option("--reason", metavar="TEXT", help="Why, for the audit log.")
+@past_gate_option
 @click.option("--yes", is_flag=True, help="Apply without asking.")
 @common
 @pass_session
-def import_(session: Session, file: str, reason: str | None, yes: bool) -> int:
+def import_(session: Session, file: str, reason: str | None, past_gate: bool, yes: bool) -> int:
     """Import a flagd document: FILE is JSON or YAML (`-`: standard input), its flags keyed or in a list.
 
     The difference is shown, and applied once it is confirmed: exactly what was shown, or nothing. Flags that the file does
     not name stay as they are. With --json, or where nobody can be asked, --yes applies it.
     """
     document = _normal(document_of(file, what="the flagd document", bytes_max=FILE_BYTES_MAX))
+    passed = {"past_gate": "true"} if past_gate else {}
     while True:
-        difference = _send(session, document, "compared", dry_run="true")
+        difference = _send(session, document, "compared", dry_run="true", **passed)
         if not session.json:
             differences.show(session.console, difference, session.environment)
         if differences.is_empty(difference):
@@ -42,7 +44,8 @@ def import_(session: Session, file: str, reason: str | None, yes: bool) -> int:
         if not yes and not _is_confirmed(session):
             return _unapplied(session, difference)
         try:
-            answer = _send(session, document, "applied", reason=reason or None, expected_revision=difference["revision"])
+            asked = {"reason": reason or None, "expected_revision": difference["revision"], **passed}
+            answer = _send(session, document, "applied", **asked)
         except ApiError as error:
             if error.code != "revision_mismatch" or session.json:
                 raise

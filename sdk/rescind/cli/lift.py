@@ -8,7 +8,7 @@ import click
 from rich.markup import escape
 
 from rescind.cli.codes import Exit
-from rescind.cli.options import declined, reason_option
+from rescind.cli.options import declined, past, past_gate_option, reason_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import counts_table
 
@@ -20,15 +20,16 @@ LATEST = 50
 @reason_option
 @click.option("--kill-count", type=click.IntRange(min=1), help="The number of kills you saw: a newer one wins.")
 @click.option("--force", is_flag=True, help="Lift although compensations are running; they go on.")
+@past_gate_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @common
 @pass_session
-def lift(session: Session, flag: str, reason: str, kill_count: int | None, force: bool, yes: bool) -> int:
+def lift(session: Session, flag: str, reason: str, kill_count: int | None, force: bool, past_gate: bool, yes: bool) -> int:
     """Lift every standing kill of FLAG. Turning on needs more right than turning off."""
     if declined(session, f"Turn {flag} in {session.environment} on again?", yes=yes):
         session.console.print("nothing was lifted")
         return Exit.FAILED
-    body = {"reason": reason, "kill_count": kill_count, "force": force}
+    body = {"reason": reason, "kill_count": kill_count, "force": force, **past(past_gate)}
     answer = session.api.request("POST", session.within(f"/flags/{part(flag)}/lift"), json=body)
     if session.json:
         session.show_json(answer)

@@ -22,7 +22,17 @@ _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[dhms])*(?:\d+(?:\.\d+)?[dhms]?)")
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 reason_option = click.option("--reason", required=True, metavar="TEXT", help="Why, for the audit log.")
+past_gate_option = click.option(
+    "--past-gate",
+    is_flag=True,
+    help="Turn on although live instances have not declared it. For emergencies: audited, admin only.",
+)
 since_option = click.option("--since", metavar="T|REVISION", help="Undo effects from this instant or revision on.")
+
+
+def past(past_gate: bool) -> dict[str, bool]:
+    """What a body says of it: nothing, where nobody asks for it. A server of the last release does not know the field."""
+    return {"past_gate": True} if past_gate else {}
 
 
 def scope_of(pairs: Sequence[str], *, raw: bool = False) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from rescind.cli.session import Session
 PAGE = 500
 
 
-def whole(session: Session, path: str, name: str) -> dict[str, Any]:
-    """The first answer of a list in the environment, its `name` with the rows of every page, its `next` null."""
-    answer: dict[str, Any] = session.api.request("GET", session.within(path), params={"limit": PAGE})
+def whole(session: Session, path: str, name: str, **which: Any) -> dict[str, Any]:
+    """The first answer of a list in the environment, its `name` with the rows of every page, `next` null. `which` filters."""
+    asked = {"limit": PAGE, **which}
+    answer: dict[str, Any] = session.api.request("GET", session.within(path), params=asked)
     rows, after = list(answer[name]), answer.get("next")
     while after:
-        page = session.api.request("GET", session.within(path), params={"limit": PAGE, "after": after})
+        page = session.api.request("GET", session.within(path), params={**asked, "after": after})
         rows += page[name]
         after = page.get("next")
     return {**answer, name: rows, "next": None}

@@ -7,7 +7,7 @@ import msgspec
 from rich.markup import escape
 
 from rescind.cli import rules
-from rescind.cli.options import document_of, reason_option
+from rescind.cli.options import document_of, past, past_gate_option, reason_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import table_of
 
@@ -57,9 +57,10 @@ def get(session: Session, name: str) -> None:
 @click.argument("name")
 @click.argument("document", metavar="FILE|JSON")
 @reason_option
+@past_gate_option
 @common
 @pass_session
-def put(session: Session, name: str, document: str, reason: str) -> None:
+def put(session: Session, name: str, document: str, reason: str, past_gate: bool) -> None:
     """Write segment NAME from FILE (JSON or YAML, `-` for standard input) or literal JSON.
 
     \b
@@ -69,6 +70,7 @@ def put(session: Session, name: str, document: str, reason: str) -> None:
     """
     segment = document_of(document, what="the segment")
     body = {"segment": {"when": segment} if isinstance(segment, list) else segment, "reason": reason}
+    body.update(past(past_gate))
     answer = session.api.request("PUT", session.within(f"/segments/{part(name)}"), json=body)
     session.tell(answer, f"set segment [bold]{escape(name)}[/] in {escape(session.environment)} at {answer['revision']}")
 

@@ -46,7 +46,7 @@ WITH kill AS (
          WHERE x.rollback_id = r.id) AS limit_seconds
     FROM sagas.rollbacks AS r WHERE r.id = $1
 ), known AS (
-    SELECT i.id, i.service, i.seen_at, i.generation, i.revision, i.signed_off_at, a.acknowledged_at, a.how,
+    SELECT i.id, i.service, i.seen_at, i.generation, i.revision, i.signed_off_at, a.acknowledged_at, a.how, a.applied_at,
         (i.generation, i.revision) >= (k.generation, k.revision) AS reached,
         CASE WHEN i.obeys_staleness
             THEN k.killed_at + make_interval(secs => greatest(k.limit_seconds, $3) * 1.01 + $3::double precision)
@@ -67,7 +67,7 @@ SELECT id, service, seen_at, generation, revision,
         WHEN stale_at <= clock_timestamp() THEN 'stale'
         ELSE 'unconfirmed'
     END AS state,
-    coalesce(how, '') AS how,
+    coalesce(how, '') AS how, applied_at,
     CASE
         WHEN acknowledged_at IS NOT NULL THEN acknowledged_at
         WHEN reached THEN seen_at

@@ -37,6 +37,8 @@ def evaluations(client: rescind.Client | rescind.AsyncClient) -> None:
     assert_type(client.on_change("flag", print), Callable[[], None])
     assert_type(client.status(), rescind.Status)
     assert_type(client.status().ready, bool)
+    assert_type(client.status().declared, list[str])
+    client.declare("flag", "other")
 
 
 def synchronous() -> None:
