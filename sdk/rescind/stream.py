@@ -146,15 +146,19 @@ class Follower:
 
     async def fetch(self, at_least: Revision | None = None) -> Fetched | None:
         """Fetch the snapshot, all who ask sharing one request; or None where no answer came."""
-        if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.ensure_future(self._fetch(at_least))
         fetching = self._fetching
+        if fetching is None or fetching.done():
+            fetching = self._fetching = asyncio.ensure_future(self._fetch(at_least))
         try:
             return await asyncio.shield(fetching)
         except asyncio.CancelledError:
             if fetching.cancelled():  # by `close`: nobody cancelled who asked
                 return None
             raise
+
+    def is_fetching(self) -> bool:
+        """Whether whoever asks now shares a request that is under way."""
+        return self._fetching is not None and not self._fetching.done()
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """What is under way for all who asked."""
