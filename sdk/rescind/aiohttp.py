@@ -24,7 +24,7 @@ from rescind.crossing import Crossing
 from rescind.strip import stripped
 from rescind.wire import HEADER
 
-PIN = "rescind.pin"
+PIN = web.RequestKey("rescind.pin", Pin)
 
 
 def instrument(
@@ -58,7 +58,12 @@ def setup(
 ) -> None:
     """Pin what `app` serves from now on: the outermost of its middlewares, and what is said on replies."""
     edge = Edge(Crossing(client, budget_seconds=budget_seconds), trust=trust)
-    app.middlewares.insert(0, web.middleware(edge.serve))
+
+    @web.middleware
+    async def pinning(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await edge.serve(request, handler)
+
+    app.middlewares.insert(0, pinning)
     app.on_response_prepare.append(edge.tell)
 
 
@@ -87,7 +92,7 @@ class Edge:
         pin = request.get(PIN)
         if not self._trust:
             response.headers.popall(HEADER, None)
-        elif isinstance(pin, Pin) and (value := self._crossing.told(pin)) is not None:
+        elif pin is not None and (value := self._crossing.told(pin)) is not None:
             response.headers.add(HEADER, value)
 
 

@@ -64,12 +64,12 @@ def revisions_in(values: Iterable[str | bytes]) -> list[str]:
 
 
 def is_ours(member: str) -> bool:
-    """Whether a member is called `rescind.rev`, or becomes so on its way: a propagator that reads decodes the name, and one
-    that writes does not encode it again."""
+    """Whether a member is called `rescind.rev`, or may become so on its way: a propagator that reads decodes the name, and one
+    that writes does not encode it again. What is encoded more often than anyone does counts as ours."""
     name = member.partition("=")[0]
     for _ in range(DECODINGS_MAX):
         decoded = unquote_plus(name)
         if decoded == name:
-            break
+            return name.strip().lower() == BAGGAGE_KEY
         name = decoded
-    return name.strip().lower() == BAGGAGE_KEY
+    return True
