@@ -131,7 +131,7 @@ def wait_for_loop(
     loop: asyncio.AbstractEventLoop | None, work: Coroutine[Any, Any, CatchUp], timeout_seconds: float
 ) -> CatchUp:
     """`work`, done on the loop of another thread. Late where it does not run, or is this thread's own."""
-    if loop is None or not loop.is_running() or loop is asyncio._get_running_loop():
+    if loop is None or not loop.is_running() or is_running_here(loop):
         work.close()
         return CatchUp.LATE
     future = asyncio.run_coroutine_threadsafe(work, loop)
@@ -140,3 +140,11 @@ def wait_for_loop(
     except concurrent.futures.TimeoutError:
         future.cancel()
         raise
+
+
+def is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this very thread runs it."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
