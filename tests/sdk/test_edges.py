@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import Any
 
 import aiohttp
+import aiohttp.web
 import httpx
 import msgspec
 import pytest
@@ -23,7 +24,7 @@ from rescind.crossing import Crossing
 from rescind.wire import HEADER
 
 from tests.sdk.conftest import FLAG, Site
-from tests.sdk.serving import FALSE, SERVING, Saw, cut_off, serving_asgi, uvicorn_serving
+from tests.sdk.serving import FALSE, SERVING, Saw, aiohttp_serving, cut_off, serving_asgi, uvicorn_serving
 from tests.waiting import CEILING_SECONDS, until
 
 OTHERS = "tenant=blue;p=1,trace=a%20b"
@@ -174,3 +175,17 @@ async def test_the_revision_passes_a_hop_where_only_opentelemetry_runs(site: Sit
     assert saw == Saw(
         value=False, reason="STATIC", revision=[], baggage=[f"rescind.rev={site.environment}.{revision},tenant=blue"]
     )
+
+
+async def test_a_reply_that_aiohttp_raises_says_the_revision_too(site: Site, behind: rescind.Client) -> None:
+    # P3
+    async def moved(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        raise aiohttp.web.HTTPGone
+
+    app = aiohttp.web.Application()
+    app.router.add_get("/", moved)
+    rescind.aiohttp.setup(app, behind)
+    async with aiohttp_serving(app) as url, httpx.AsyncClient(verify=False) as http:
+        replies = [await http.get(url), await http.get(f"{url}/nowhere")]
+    assert [reply.status_code for reply in replies] == [410, 404]
+    assert {reply.headers[HEADER] for reply in replies} == {f"{site.environment}.1.1"}
