@@ -82,6 +82,14 @@ def test_an_edge_takes_away_what_is_ours_and_nothing_else(headers: list[tuple[st
     assert [pair for pair in left if pair[0] == "x"] == [pair for pair in headers if pair[0] == "x"]
 
 
+@pytest.mark.parametrize(
+    "name", ["rescind.rev", " Rescind.Rev ", "rescind%2Erev", "rescind%252Erev", "rescind%25252525252Erev"]
+)
+def test_a_name_is_ours_however_often_it_is_encoded(name: str) -> None:
+    # P3
+    assert without_revision(f"a=1,{name}=production.1.42,b=%20") == "a=1,b=%20"
+
+
 def test_what_others_put_there_stays_as_it_is_within_the_limits_of_the_standard() -> None:
     # P3; https://www.w3.org/TR/baggage/#limits
     value = "production.1.42"
