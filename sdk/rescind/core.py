@@ -215,7 +215,7 @@ class Core:
         self._named.set()
 
     async def _main(self) -> None:
-        self._start_all(self.warm.run)
+        self._start_all(self.warm.run, self.causality.run)
         await self._learn_name()
         self._start_all(self.follower.run, self.follower.poll, self.beats.run, self._extend_leases, self.registration.run)
         folder = self.settings.state_dir / digest(self.settings.url, self.api.environment or "") / "journals"

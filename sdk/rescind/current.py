@@ -7,6 +7,7 @@ that was taken in and a body that begins there is an order (P8).
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -51,7 +52,12 @@ class Current:
         self.snapshot: Snapshot | None = None
         self.evaluator: Evaluator | None = None
         self.killed: frozenset[str] = frozenset()
-        """Flags with a standing kill: a request's pin does not hold for them."""
+        """Flags with a standing kill."""
+        self.unheld: frozenset[str] = frozenset()
+        """Flags for which a request's pin may not hold: ask `overrides`."""
+        self._overriding: dict[str, Revision] = {}
+        """The revision of the last kill that bound a flag, also once it is lifted: a request that began before does not go
+        back."""
         self._contained: dict[str, Containment] = {}
 
     @property
@@ -59,6 +65,10 @@ class Current:
         """Of the snapshot; 0.0 where there is none."""
         snapshot = self.snapshot
         return snapshot.revision if snapshot else NOTHING
+
+    def overrides(self, key: str, pinned: Revision) -> bool:
+        """Whether a kill came after a request was pinned, of the flag itself or of one that it depends on (P4)."""
+        return key in self.killed or pinned < self._overriding.get(key, NOTHING)
 
     def take_snapshot(self, snapshot: Snapshot) -> Applied | None:
         """Take it in if it is later than what is held, else None."""
@@ -70,8 +80,9 @@ class Current:
             if self.revision >= snapshot.revision and self.snapshot is not None:
                 return None
             changed = sorted(differing(held.flags if held else {}, snapshot.flags))
-            kill = held is not None and any(newly_killed(held.flags.get(key), snapshot.flags.get(key)) for key in changed)
-            self._install(snapshot, evaluator)
+            bound = bound_by_kills(held.flags if held else {}, snapshot.flags, changed)
+            self._install(snapshot, evaluator, bound)
+        kill = held is not None and bool(bound)
         return Applied(revision=snapshot.revision, changed=changed, kill=kill)
 
     def take_change(self, change: Change) -> Applied | None:
@@ -86,10 +97,10 @@ class Current:
                 raise DoesNotFollow(str(change.previous))
             removed = set(change.removed)
             flags = {key: flag for key, flag in held.flags.items() if key not in removed} | change.flags
-            kill = change.kill or any(newly_killed(held.flags.get(key), flag) for key, flag in change.flags.items())
+            bound = bound_by_kills(held.flags, change.flags, change.flags)
             snapshot = msgspec.structs.replace(held, revision=change.revision, flags=flags)
-            self._install(snapshot, evaluator.updated(change.flags, change.removed, change.revision))
-        return Applied(revision=change.revision, changed=sorted({*change.flags, *removed}), kill=kill)
+            self._install(snapshot, evaluator.updated(change.flags, change.removed, change.revision), bound)
+        return Applied(revision=change.revision, changed=sorted({*change.flags, *removed}), kill=change.kill or bool(bound))
 
     def contain(self, key: str, off_variant: str | None, rollback_id: str) -> bool:
         """Serve the off variant of `key` from now on, because the fence said that it is killed; whether that is news.
@@ -146,15 +157,19 @@ class Current:
             overdue=self.freshness.overdue,
         )
 
-    def _install(self, snapshot: Snapshot, evaluator: Evaluator) -> None:
+    def _install(self, snapshot: Snapshot, evaluator: Evaluator, bound: Iterable[str] = ()) -> None:
+        self._overriding.update(dict.fromkeys(bound, snapshot.revision))
         for key, contained in list(self._contained.items()):
             flag = snapshot.flags.get(key)
             if flag is None or flag.epoch > contained.epoch:
                 del self._contained[key]
+                self._overriding[key] = snapshot.revision
         if self._contained:
             overlaid = {key: with_kill(snapshot.flags[key], contained) for key, contained in self._contained.items()}
             evaluator = evaluator.updated(overlaid, [], snapshot.revision)
+        self._overriding = {key: revision for key, revision in self._overriding.items() if key in snapshot.flags}
         self.killed = frozenset({key for key, flag in snapshot.flags.items() if flag.kills} | self._contained.keys())
+        self.unheld = self.killed | self._overriding.keys()
         self.snapshot = snapshot
         self.evaluator = evaluator
 
@@ -164,6 +179,15 @@ def newly_killed(before: SnapshotFlag | None, after: SnapshotFlag | None) -> boo
     if after is None or not after.kills:
         return False
     return before is None or {kill.revision for kill in after.kills} != {kill.revision for kill in before.kills}
+
+
+def bound_by_kills(
+    before: Mapping[str, SnapshotFlag], after: Mapping[str, SnapshotFlag], changed: Iterable[str]
+) -> frozenset[str]:
+    """Of what changed: flags under a new kill, and if there are any, those with prerequisites, which it may have shut."""
+    killed = {key for key in changed if newly_killed(before.get(key), after.get(key))}
+    shut = {key for key in changed if (flag := after.get(key)) is not None and flag.laid}
+    return frozenset(killed | shut) if killed else frozenset()
 
 
 def differing(before: dict[str, SnapshotFlag], after: dict[str, SnapshotFlag]) -> set[str]:

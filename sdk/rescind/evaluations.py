@@ -47,7 +47,7 @@ class Evaluations:
         try:
             pin = self._pin()
             evaluator: Evaluates | None = self._current.evaluator if pin is None else pin.evaluator
-            if evaluator is None or (pin is not None and key in self._current.killed):
+            if evaluator is None or (pin is not None and key in self._current.unheld):
                 evaluator = self._choose(key)
                 if evaluator is None:
                     return default

@@ -36,7 +36,8 @@ def read_header(values: Iterable[str | bytes], environment: str, current: Revisi
     found: Revision | None = None
     looked = 0
     for value in values:
-        for part in (value.decode("latin-1") if isinstance(value, bytes) else value)[: LENGTH_MAX * VALUES_MAX].split(","):
+        start = value[: LENGTH_MAX * VALUES_MAX]
+        for part in (start.decode("latin-1") if isinstance(start, bytes) else start).split(","):
             looked += 1
             if looked > VALUES_MAX:
                 return found

@@ -10,11 +10,12 @@ from msgspec import Struct
 
 from rescind.admission import Admission, Asking, refusal
 from rescind.bodies import Bodies, Permission
-from rescind.context import Evaluates, RequestContext
+from rescind.context import Evaluates, Pin, RequestContext
 from rescind.current import NOTHING, Current
 from rescind.errors import ClientClosed, EffectError, EffectKilled, RescindError
 from rescind.notify import Notifier
 from rescind.reports import Outgoing, Reports
+from rescind.stale import OffVariants
 from rescind.stream import REPLY, Follower
 from rescind.wire import AdmitResult, EffectReport, EffectRequest, Revision
 
@@ -88,14 +89,24 @@ class Permits:
         return Served(variant=variant, revision=revision, attributes={**listed, **told})
 
     def choose(self, flag: str) -> Evaluates | None:
-        """The evaluator for `flag`: the request's, unless a kill stands that overrides it (P4)."""
+        """The evaluator for `flag`: the request's, unless it has ended or a kill came that overrides it (P4)."""
         pin = self._context.pin.get()
-        if pin is None or pin.evaluator is None:
+        if pin is None:
             return self._current.evaluator
-        if flag in self._current.killed:
-            pin.seen = max(pin.seen, self._current.revision)
-            return self._current.evaluator
-        return pin.evaluator
+        pinned = pin.evaluator
+        if pinned is None or self._current.overrides(flag, pin.revision):
+            return self._latest(pin)
+        return pinned
+
+    def _latest(self, pin: Pin) -> Evaluates | None:
+        """What is current, or off variants where that is older than what the request has seen (P3)."""
+        evaluator = self._current.evaluator
+        if evaluator is None:
+            return None
+        if evaluator.revision < pin.seen:
+            return OffVariants(evaluator)
+        pin.seen = max(pin.seen, evaluator.revision)
+        return evaluator
 
     async def permit(self, request: EffectRequest, give_back: Permission | None) -> Granted:
         """Ask for permission. Raises the refusals; an answer that comes after the caller has gone is given back."""

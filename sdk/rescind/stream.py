@@ -152,15 +152,19 @@ class Follower:
 
         An acknowledgement will say `how` it was found to be needed, by the first one who asked.
         """
-        if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.ensure_future(self._fetch(at_least, how))
         fetching = self._fetching
+        if fetching is None or fetching.done():
+            fetching = self._fetching = asyncio.ensure_future(self._fetch(at_least, how))
         try:
             return await asyncio.shield(fetching)
         except asyncio.CancelledError:
             if fetching.cancelled():  # by `close`: nobody cancelled who asked
                 return None
             raise
+
+    def is_fetching(self) -> bool:
+        """Whether whoever asks now shares a request that is under way."""
+        return self._fetching is not None and not self._fetching.done()
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """What is under way for all who asked."""

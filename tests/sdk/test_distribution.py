@@ -61,7 +61,12 @@ def test_importing_rescind_imports_nothing_else(python: Path) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["from rescind import Client, AsyncClient, Saga", "import rescind.testing", "import rescind.asgi, rescind.wire"],
+    [
+        "from rescind import Client, AsyncClient, Saga",
+        "import rescind.testing",
+        "import rescind.asgi, rescind.wire",
+        "import rescind.wsgi, rescind.messages, rescind.arq",
+    ],
 )
 def test_what_a_service_imports_brings_no_http_client_and_no_extra(python: Path, statement: str) -> None:
     tops = {name.partition(".")[0] for name in modules_after(python, statement)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import rescind
+import rescind.arq
+from rescind.messages import inject
 from rescind.testing import FlagsFixture
 
 
@@ -14,4 +16,6 @@ def misuse(client: rescind.Client) -> None:
     rescind.Client(address="http://127.0.0.1:8016")  # refused
     client.status().revision = "1.1"  # refused
     FlagsFixture().refusing("mail", "killed")  # refused
+    inject(client, [("rescind-revision", "x")])  # refused
+    rescind.arq.instrument("pool", client)  # refused
     rescind.NoSuchName  # refused  # noqa: B018

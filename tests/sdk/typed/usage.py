@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, assert_type
 
 import rescind
+import rescind.arq
+import rescind.wsgi
 from rescind.asgi import RescindMiddleware
+from rescind.messages import consumer, inject, receiving
 from rescind.testing import FlagsFixture, RecordedEffect, RecordedEvaluation
 
 order = rescind.Saga("order", version="1", flag="checkout.new-flow")
@@ -84,5 +87,60 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     """An ASGI application."""
 
 
+def wsgi_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """A WSGI application."""
+    return [b""]
+
+
+class Message:
+    """What a queue hands over."""
+
+    headers: dict[str, str]
+
+
+def headers_of(message: Message) -> dict[str, str]:
+    """Where a message says the revision."""
+    return message.headers
+
+
+messages = FlagsFixture().client
+
+
+@consumer(messages, headers=headers_of)
+def handle(message: Message) -> int:
+    """A consumer keeps the signature of its function."""
+    with receiving(messages, message.headers):
+        return 1
+
+
+@consumer(messages, headers=headers_of, trust=False)
+async def handle_async(message: Message) -> str:
+    """And so does a coroutine function."""
+    async with receiving(messages, [("rescind-revision", b"production.1.42")]):
+        return ""
+
+
+class Pool:
+    """As arq's."""
+
+    job_serializer: Callable[[dict[str, Any]], bytes] | None = None
+
+
+@rescind.arq.worker(messages)
+class WorkerSettings:
+    """As arq takes them."""
+
+    functions = [handle_async]
+
+
+async def consumers() -> None:
+    assert_type(handle(Message()), int)
+    assert_type(await handle_async(Message()), str)
+    assert_type(inject(messages, {}), MutableMapping[str, str])
+    assert_type(rescind.arq.instrument(Pool(), messages), Pool)
+    assert_type(WorkerSettings(), WorkerSettings)
+
+
+assert_type(rescind.wsgi.RescindMiddleware(wsgi_app, messages, trust=False), rescind.wsgi.RescindMiddleware)
 assert_type(RescindMiddleware(app, FlagsFixture().async_client), RescindMiddleware)
 assert_type(rescind.__version__, str)
