@@ -40,7 +40,7 @@ RATIO = 2.5
 WEIGHT_MAX = 10 * 1024
 COMPILED = 10_000
 TOLERANCE = 0.25
-OURS = (ours.Native.name, ours.Pinned.name, openfeature.Ours.name)
+OURS = (ours.Native.name, ours.Uncounted.name, ours.Pinned.name, openfeature.Ours.name)
 FLOOR = openfeature.NoOp.name
 """It evaluates nothing: what OpenFeature costs."""
 Times = dict[tuple[str, str, str], list[float]]
@@ -67,6 +67,7 @@ def peers() -> Iterator[list[Peer]]:
         ours.put_flags(site)
         clients = [ours.client_of(site, folder / name) for name in ("native", "pinned", "openfeature")]
         found: list[Peer] = [ours.Native(clients[0]), ours.Pinned(clients[1]), openfeature.Ours(clients[2])]
+        found.append(ours.Uncounted(ours.client_of(site, folder / "uncounted", ours.uncounted())))
         for make in (*theirs.PEERS, openfeature.NoOp, openfeature.Flagd):
             try:
                 found.append(make(folder))
