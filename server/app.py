@@ -153,7 +153,8 @@ def roof(parts: Parts) -> Router:
 def flag_router(parts: Parts) -> Router:
     """The wing of flags."""
     return flag_routes.build(
-        service=parts.flags, replicas=parts.replicas, instances=parts.instances, verifier=parts.verifier,
+        service=parts.flags, replicas=parts.replicas, instances=parts.instances, counts=parts.counts,
+        clock=parts.clock, verifier=parts.verifier,
         on_acknowledged=parts.acknowledged, kill_operation=parts.changes.carry_out, imports=parts.imports,
         schedules=parts.schedules, rollouts=parts.rollouts,
     )  # fmt: skip

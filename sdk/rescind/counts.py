@@ -1,4 +1,4 @@
-"""Counts of one instance: evaluations by flag, variant and reason, outcomes by flag and variant (P6: they never block or raise).
+"""Counts of one instance: evaluations by flag, variant and reason, outcomes by flag and variant. Never in the way (P6).
 
 `Evaluations.boolean` bumps the tally that hangs on the prepared outcome, a loop that ends at its first step. All else is
 done here, once per series, or once in a window. Windows are closed by whoever delivers them (`rescind.summaries`).
@@ -13,7 +13,7 @@ from rescind.clock import Clock
 from rescind.durations import bucket_of
 from rescind.evaluation.resolution import ErrorCode, Reason, Resolution
 from rescind.tallies import Tallies
-from rescind.wire import CountsWindow, EvaluationCount, OutcomeCount
+from rescind.wire import CountsWindow, EvaluationCount, OutcomeCount, is_countable
 
 SERIES_MAX: Final = 4096
 """Distinct (flag, variant, reason) at a time. What finds no room is counted as `OTHERS`."""
@@ -23,7 +23,6 @@ OUTCOMES_MAX: Final = 8192
 """Distinct (flag, variant, ok or not, bucket of the duration)."""
 ATTACHED_MAX: Final = 4 * SERIES_MAX
 """Prepared outcomes that carry a tally: those of flags that changed are let go of at this many."""
-KEY_LENGTH_MAX: Final = 255
 HELD_ROWS_MAX: Final = 20_000
 HELD_SECONDS_MAX: Final = 3600.0
 NO_FLAG: Final = (ErrorCode.FLAG_NOT_FOUND, ErrorCode.PROVIDER_NOT_READY)
@@ -115,8 +114,8 @@ class Counts:
     def track(self, flag: str, variant: str, ok: bool, duration_ms: float | None) -> None:
         """What `variant` led to once."""
         bucket = None if duration_ms is None else bucket_of(duration_ms)
-        known = len(flag) <= KEY_LENGTH_MAX and len(variant) <= KEY_LENGTH_MAX
-        told = Told(flag, variant, ok, bucket) if known else Told(OTHERS, "", ok, None)
+        named = is_countable(flag) and is_countable(variant)
+        told = Told(flag, variant, ok, bucket) if named else Told(OTHERS, "", ok, None)
         next(self._outcomes.of(told))
 
     # --- by the deliverer ---------------------------------------------------------------------------------------------
@@ -175,11 +174,11 @@ class Counts:
 
 
 def series_of(flag: str, outcome: Resolution) -> Evaluated:
-    """What an evaluation is counted under. A key that no flag can have counts with the others."""
-    if not 0 < len(flag) <= KEY_LENGTH_MAX:
+    """What an evaluation is counted under. A key that no count can name counts with the others."""
+    if not is_countable(flag):
         return Evaluated(OTHERS, "", str(Reason.ERROR))
     variant = outcome.variant or ""
-    return Evaluated(flag, variant if len(variant) <= KEY_LENGTH_MAX else "", str(outcome.reason))
+    return Evaluated(flag, variant if is_countable(variant) else "", str(outcome.reason))
 
 
 def evaluation_rows(drained: Counter[Evaluated]) -> list[EvaluationCount]:

@@ -1,8 +1,8 @@
 """Durations summed up in buckets that grow by a constant factor: merged by adding, read with a bounded relative error. Pure.
 
 The buckets are those of OpenTelemetry's exponential histogram at scale 3 (data model, "ExponentialHistogram"): bucket i holds
-what is above `GROWTH**i` milliseconds and at most `GROWTH**(i+1)`. A quantile is given as the bucket's geometric middle, so that
-it is at most `ERROR_MAX`, 4.5 %, off the value of that rank, within a microsecond and 70 minutes; beyond these it is clamped.
+what is above `GROWTH**i` milliseconds and at most `GROWTH**(i+1)`. A quantile is given as the bucket's geometric middle: at
+most `ERROR_MAX`, 4.5 %, off the value of that rank, between a microsecond and 70 minutes; beyond these it is clamped.
 """
 
 from __future__ import annotations

@@ -76,11 +76,8 @@ class Evaluations:
                     self._counts.attach(key, outcome)
                     return default if value is UNSET else value
             except Exception:  # not compiled yet, no such flag, or a rule that fails: all of that is `evaluate`'s to say
-                pass
-            outcome = evaluator.evaluate(key, context, default, "boolean")
-            self._counts.count(key, outcome)
-            fitted: bool = outcome.value
-            return fitted
+                return self._slowly(evaluator, key, default, context)
+            return self._slowly(evaluator, key, default, context)
         except Exception:  # P6: whatever is wrong, the service goes on
             logger.exception("evaluating %s failed", key)
             return default
@@ -194,6 +191,12 @@ class Evaluations:
     def _choose(self, key: str) -> Evaluates | None:
         self.ensure_started()
         return self.core.permits.choose(key)
+
+    def _slowly(self, evaluator: Evaluates, key: str, default: bool, context: Context | None) -> bool:
+        outcome = evaluator.evaluate(key, context, default, "boolean")
+        self._counts.count(key, outcome)
+        value: bool = outcome.value
+        return value
 
     def _not_ready(self, key: str) -> Resolution:
         outcome = error(ErrorCode.PROVIDER_NOT_READY, "there is no snapshot yet")

@@ -40,7 +40,7 @@ class Summaries:
     def __init__(
         self, api: AsyncApi, settings: ClientSettings, counts: Counts, clock: Clock, connections: Callable[[], int]
     ) -> None:
-        """`connections` counts how often the server was found: one that knows no counts is asked again when it is found anew."""
+        """`connections` counts how often a server was found: one that knows no counts is asked again when it is found anew."""
         self._api = api
         self._settings = settings
         self._counts = counts

@@ -1,9 +1,9 @@
 """Counters that any thread may bump without a lock, and that one reader drains without stopping them.
 
 A counter is an `itertools.repeat` that has very many repetitions left: `next` on it is one step of the interpreter in C, which
-no other thread of a GIL divides (a free-threaded interpreter is not claimed), and unlike `itertools.count` makes no number. What
-is left only ever shrinks; `operator.length_hint` (PEP 424) reads it and changes nothing. The reader takes the difference to
-what it read before: nothing is swapped or put back, so that no bump is lost or read twice.
+no other thread of a GIL divides (a free-threaded interpreter is not claimed), and unlike `itertools.count` makes no number.
+What is left only ever shrinks; `operator.length_hint` (PEP 424) reads it and changes nothing. The reader takes the
+difference to what it read before: nothing is swapped or put back, so that no bump is lost or read twice.
 """
 
 from __future__ import annotations
