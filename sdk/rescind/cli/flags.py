@@ -10,6 +10,7 @@ import msgspec
 from rich.markup import escape
 
 from rescind.cli import rules
+from rescind.cli.counts import shares
 from rescind.cli.options import document_of, reason_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import table_of, text_of
@@ -91,8 +92,12 @@ def get(session: Session, flag: str, as_rules: bool) -> None:
     for needed in answer.get("prerequisites") or ():
         out.print(f"  served only where [bold]{escape(needed['flag'])}[/] serves {escape(needed['variant'])}")
     variants = {name: msgspec.json.encode(value).decode() for name, value in definition["variants"].items()}
-    rows = [{"variant": name, "value": value, "": _roles(name, answer)} for name, value in variants.items()]
-    out.print(table_of(rows, ("variant", "value", "")))
+    lately = shares(session, flag)
+    rows = [
+        {"variant": name, "value": value, "lately": lately.get(name), "": _roles(name, answer)}
+        for name, value in variants.items()
+    ]
+    out.print(table_of(rows, ("variant", "value", *(("lately",) if lately else ()), "")))
     if answer.get("rules") is None:
         out.print("its targeting says more than rules can:")
         out.print(msgspec.json.format(msgspec.json.encode(definition.get("targeting")), indent=2).decode(), markup=False)
