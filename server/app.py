@@ -114,7 +114,11 @@ async def nothing() -> None:
 
 def short_ways(parts: Parts) -> dict[str, Route]:
     """What SDKs send all the time."""
-    beats = flag_lane.routes(parts.replicas, parts.instances, parts.acknowledged) if "flags" in parts.settings.roles else {}
+    beats = (
+        flag_lane.routes(parts.replicas, parts.instances, parts.counts, parts.acknowledged)
+        if "flags" in parts.settings.roles
+        else {}
+    )
     effects = effect_lane.routes(parts.ledger) if "sagas" in parts.settings.roles else {}
     return {**beats, **effects}
 

@@ -26,6 +26,7 @@ SEQUENCE_MAX = 2**53
 AGE_MS_MAX = 3_600_000
 AHEAD_MS_MAX = 2 * WINDOW_SECONDS * 1000
 RUN_LENGTH_MAX = 64
+BUCKETS_MAX = BUCKET_MAX - BUCKET_MIN + 1
 SERIES_MAX = 10_000
 """Distinct rows of a kind in one window that a server keeps apart, per environment; the rest is summed under the flag ''."""
 ROOMS_MAX = 64
@@ -146,11 +147,12 @@ class _Reader:
             self.text(getattr(one, name), f"{at}/{name}")
         for name in ("ok", "failed"):
             self.number(getattr(one, name), f"{at}/{name}", 0, COUNT_MAX)
-        for index, (bucket, number) in enumerate(one.durations[: BUCKET_MAX - BUCKET_MIN + 1]):
-            self.number(bucket, f"{at}/durations/{index}/0", BUCKET_MIN, BUCKET_MAX)
-            self.number(number, f"{at}/durations/{index}/1", 0, COUNT_MAX)
-        if len(one.durations) > BUCKET_MAX - BUCKET_MIN + 1:
-            self.fault(f"{at}/durations", f"at most {BUCKET_MAX - BUCKET_MIN + 1} buckets")
+        if len(one.durations) > BUCKETS_MAX:
+            self.fault(f"{at}/durations", f"at most {BUCKETS_MAX} buckets")
+        elif not all(BUCKET_MIN <= bucket <= BUCKET_MAX and 0 <= number <= COUNT_MAX for bucket, number in one.durations):
+            for index, (bucket, number) in enumerate(one.durations):
+                self.number(bucket, f"{at}/durations/{index}/0", BUCKET_MIN, BUCKET_MAX)
+                self.number(number, f"{at}/durations/{index}/1", 0, COUNT_MAX)
 
 
 def read(document: object) -> tuple[Summary | None, list[wire.Fault]]:
