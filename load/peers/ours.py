@@ -88,6 +88,12 @@ class Uncounted(Native):
     name = "Rescind, without counts"
 
 
+class UncountedPinned(Pinned):
+    """The same in a request: what the interpreter learns of a function's callers is alike with and without."""
+
+    name = "Rescind, in a pinned request, without counts"
+
+
 def uncounted() -> type[rescind.Client]:
     """A client whose `boolean` is what it is, less the loop that counts."""
     source = textwrap.dedent(inspect.getsource(Evaluations.boolean))
