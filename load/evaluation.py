@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import random
 import statistics
 import sys
 import tempfile
@@ -101,8 +102,8 @@ def measure(found: list[Peer], repeats: int, users: int) -> Times:
         compare(peer, own[peer.name])
     times: Times = {}
     for turn in range(repeats):
-        first = turn % len(found)  # whoever comes after another kind of code finds the CPU's caches cold: everyone in turn
-        for peer in [*found[first:], *found[:first]]:
+        # whoever comes after another kind of code finds the CPU's caches cold: another order in each round
+        for peer in random.Random(turn).sample(found, len(found)):
             for key in FLAGS:
                 for kind, contexts in (("one", own[peer.name][:1] * users), ("own", own[peer.name])):
                     names = {"client": peer.client, "key": key, "contexts": contexts}
