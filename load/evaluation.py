@@ -7,13 +7,14 @@ which the last matches. Each peer is asked by its public call, offline, with con
 first. Medians over rounds in which all take turns, in microseconds of the calling thread's CPU for one call, so that nobody
 pays for what else the machine does: with one context again and again, and with a context of its own for each call. Ours runs as
 in a service: the client follows a `rescind dev`, with the guard against any exception, the look for a request's pin, and the
-note of what was evaluated for effects.
+note of what was evaluated for effects, and counts, whose cost is what is more than the same without them.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import random
 import statistics
 import sys
 import tempfile
@@ -40,7 +41,8 @@ RATIO = 2.5
 WEIGHT_MAX = 10 * 1024
 COMPILED = 10_000
 TOLERANCE = 0.25
-OURS = (ours.Native.name, ours.Pinned.name, openfeature.Ours.name)
+BARE = (ours.Uncounted.name, ours.UncountedPinned.name)
+OURS = (ours.Native.name, ours.Pinned.name, *BARE, openfeature.Ours.name)
 FLOOR = openfeature.NoOp.name
 """It evaluates nothing: what OpenFeature costs."""
 Times = dict[tuple[str, str, str], list[float]]
@@ -67,6 +69,9 @@ def peers() -> Iterator[list[Peer]]:
         ours.put_flags(site)
         clients = [ours.client_of(site, folder / name) for name in ("native", "pinned", "openfeature")]
         found: list[Peer] = [ours.Native(clients[0]), ours.Pinned(clients[1]), openfeature.Ours(clients[2])]
+        bare = ours.uncounted()
+        found.append(ours.Uncounted(ours.client_of(site, folder / "uncounted", bare)))
+        found.append(ours.UncountedPinned(ours.client_of(site, folder / "uncounted pinned", bare)))
         for make in (*theirs.PEERS, openfeature.NoOp, openfeature.Flagd):
             try:
                 found.append(make(folder))
@@ -96,8 +101,9 @@ def measure(found: list[Peer], repeats: int, users: int) -> Times:
     for peer in found:
         compare(peer, own[peer.name])
     times: Times = {}
-    for _ in range(repeats):
-        for peer in found:
+    for turn in range(repeats):
+        # whoever comes after another kind of code finds the CPU's caches cold: another order in each round
+        for peer in random.Random(turn).sample(found, len(found)):
             for key in FLAGS:
                 for kind, contexts in (("one", own[peer.name][:1] * users), ("own", own[peer.name])):
                     names = {"client": peer.client, "key": key, "contexts": contexts}
@@ -117,6 +123,10 @@ def show(found: list[Peer], times: Times) -> None:
         cells = (f"{middle[peer.name, key, 'one']:.2f} / {middle[peer.name, key, 'own']:.2f}" for key in FLAGS)
         table.add_row(peer.name, *cells)
     console.print(table)
+    for kind, counted, bare in (("plain", OURS[0], BARE[0]), ("pinned", OURS[1], BARE[1])):
+        for contexts in ("one", "own"):
+            cost = [(middle[counted, key, contexts] - middle[bare, key, contexts]) * 1e3 for key in FLAGS]
+            console.print(f"counting, {kind}, contexts {contexts}: {', '.join(f'{one:.0f}' for one in cost)} ns")
     others = [peer.name for peer in found if peer.name not in (*OURS, FLOOR)]
     for key in FLAGS:
         mine = middle[OURS[0], key, "one"]

@@ -1,14 +1,14 @@
-"""The loop that forgets answers kept for `Idempotency-Key` once their day is over. Every server runs one; two do no harm."""
+"""The loop that forgets what is kept for a time: answers, counts. Every server runs one; two do no harm."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable, Sequence
 
 from runtime.clock import Clock
 from runtime.errors import OutcomeUnknown, Unavailable
-from runtime.idempotency import Requests
 from runtime.telemetry import counter
 
 PERIOD_SECONDS = 3_600.0
@@ -18,10 +18,10 @@ survived = counter("rescind.forgetting.errors")
 
 
 class Forgetting:
-    """Purges at its start and then every hour."""
+    """Calls each of `purges` at its start and then every hour; one that fails hurts no other."""
 
-    def __init__(self, requests: Requests, clock: Clock) -> None:
-        self._requests = requests
+    def __init__(self, purges: Sequence[Callable[[], Awaitable[object]]], clock: Clock) -> None:
+        self._purges = purges
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
 
@@ -39,11 +39,15 @@ class Forgetting:
 
     async def _run(self) -> None:
         while True:
-            try:
-                await self._requests.purge()
-            except (Unavailable, OutcomeUnknown) as error:
-                log.debug("old answers are kept for another while: %s", error)
-            except Exception:
-                survived.add(1)
-                log.exception("old answers are kept for another while")
+            for purge in self._purges:
+                await self._one(purge)
             await self._clock.sleep(PERIOD_SECONDS)
+
+    async def _one(self, purge: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await purge()
+        except (Unavailable, OutcomeUnknown) as error:
+            log.debug("what is old is kept for another while: %s", error)
+        except Exception:
+            survived.add(1)
+            log.exception("what is old is kept for another while")

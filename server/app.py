@@ -114,7 +114,11 @@ async def nothing() -> None:
 
 def short_ways(parts: Parts) -> dict[str, Route]:
     """What SDKs send all the time."""
-    beats = flag_lane.routes(parts.replicas, parts.instances, parts.acknowledged) if "flags" in parts.settings.roles else {}
+    beats = (
+        flag_lane.routes(parts.replicas, parts.instances, parts.counts, parts.acknowledged)
+        if "flags" in parts.settings.roles
+        else {}
+    )
     effects = effect_lane.routes(parts.ledger) if "sagas" in parts.settings.roles else {}
     return {**beats, **effects}
 
@@ -153,7 +157,8 @@ def roof(parts: Parts) -> Router:
 def flag_router(parts: Parts) -> Router:
     """The wing of flags."""
     return flag_routes.build(
-        service=parts.flags, replicas=parts.replicas, instances=parts.instances, verifier=parts.verifier,
+        service=parts.flags, replicas=parts.replicas, instances=parts.instances, counts=parts.counts,
+        clock=parts.clock, verifier=parts.verifier,
         on_acknowledged=parts.acknowledged, kill_operation=parts.changes.carry_out, imports=parts.imports,
         schedules=parts.schedules, rollouts=parts.rollouts,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from rescind import wire
 
+from flagd.counts import Counts
 from flagd.imports import Imports
 from flagd.instances import Instances
 from flagd.replica import Replicas
@@ -57,10 +58,11 @@ class Parts:
         self.entropy = Entropy()
         self.verifier = Verifier(pg, self.clock)
         self.requests = Requests(pg)
-        self.forgetting = Forgetting(self.requests, self.clock)
         self.streams = Streams()
         self.replicas = Replicas(pg, redis, self.clock)
         self.instances = Instances(pg)
+        self.counts = Counts(pg, self.clock)
+        self.forgetting = Forgetting([self.requests.purge, self.counts.forget], self.clock)
         self.flags = FlagService(pg, self.replicas, fences.ensure)
         self.imports = Imports(pg, self.replicas, self.flags)
         self.recovery = Recovery(pg, self.replicas, self.clock, self._after_commit)

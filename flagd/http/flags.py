@@ -67,7 +67,7 @@ class FlagController(Controller):
     ) -> Response[bytes]:
         """The flag as it was written, with its revision and standing kills."""
         require_any(principal, READ, environment)
-        view = await service.flag(environment, _key(key))
+        view = await service.flag(environment, flag_key(key))
         return answer(request, flag_body(view), headers={"etag": f'"{view.stored.changed}"'})
 
     @put("/{key:str}", summary="Put a flag")
@@ -124,7 +124,7 @@ class FlagController(Controller):
         ending = await read_ending(request, reason)
         revision = await service.apply(
             environment,
-            [changes.Archive(key=_key(key))],
+            [changes.Archive(key=flag_key(key))],
             actor=principal.name,
             reason=ending.reason,
             expected_flags=_if_match(request, key),
@@ -169,7 +169,8 @@ class ChangeController(Controller):
         return answer(request, {"revision": str(revision)})
 
 
-def _key(key: str) -> str:
+def flag_key(key: str) -> str:
+    """The key, if a flag can have it. Raises `Problem` 404."""
     if not documents.is_key(key):
         raise unknown_flag(key, ())
     return key

@@ -11,8 +11,10 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, QueryParameter
 from rescind import wire
 
+from flagd.counts import Counts
 from flagd.errors import refused
 from flagd.http.bodies import AnyRequest, answer, read
+from flagd.http.counts import CountsController
 from flagd.http.environments import EnvironmentController
 from flagd.http.explain import ExplainController
 from flagd.http.flags import LIMIT_MAX, READ, ChangeController, FlagController, KillOperation, KillOperations
@@ -27,6 +29,7 @@ from flagd.replica import Replicas
 from flagd.rollouts import Rollouts
 from flagd.schedules import Schedules
 from flagd.service import FlagService
+from runtime.clock import Clock
 from runtime.problem import fault_of
 from runtime.tokens import Principal, Verifier, bearer
 
@@ -46,6 +49,8 @@ def build(
     service: FlagService,
     replicas: Replicas,
     instances: Instances,
+    counts: Counts,
+    clock: Clock,
     verifier: Verifier,
     on_acknowledged: OnAcknowledged | None = None,
     kill_operation: KillOperation | None = None,
@@ -71,6 +76,7 @@ def build(
             RolloutController,
             ImportController,
             InstanceController,
+            CountsController,
         ],
         request_max_body_size=BODY_MAX,
         dependencies={
@@ -81,6 +87,8 @@ def build(
             "rollouts": Provide(lambda: rollouts, sync_to_thread=False),
             "replicas": Provide(lambda: replicas, sync_to_thread=False),
             "instances": Provide(lambda: instances, sync_to_thread=False),
+            "counts": Provide(lambda: counts, sync_to_thread=False),
+            "clock": Provide(lambda: clock, sync_to_thread=False),
             "acknowledged": Provide(lambda: acknowledged, sync_to_thread=False),
             "kill_operations": Provide(lambda: kill_operations, sync_to_thread=False),
         },

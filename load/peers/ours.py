@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import rescind
+from rescind import evaluations
+from rescind.evaluations import Evaluations
 
 from load.peers.flags import FLAGS, SHARE, Rule
 from load.system import ENVIRONMENT, Site
@@ -42,9 +47,9 @@ def put_flags(site: Site) -> None:
         site.api.request("PUT", site.api.within(f"/flags/{key}"), json=body)
 
 
-def client_of(site: Site, folder: Path) -> rescind.Client:
+def client_of(site: Site, folder: Path, kind: type[rescind.Client] = rescind.Client) -> rescind.Client:
     """A client that has its snapshot."""
-    client = rescind.Client(url=site.url, token=site.token, environment=ENVIRONMENT, service="load", state_dir=folder)
+    client = kind(url=site.url, token=site.token, environment=ENVIRONMENT, service="load", state_dir=folder)
     assert client.wait_ready(READY_SECONDS)
     return client
 
@@ -75,3 +80,26 @@ class Pinned(Native):
     def __init__(self, client: rescind.Client) -> None:
         super().__init__(client)
         client.core.context.pin.set(client.core.causality.pin())
+
+
+class Uncounted(Native):
+    """The same without counts."""
+
+    name = "Rescind, without counts"
+
+
+class UncountedPinned(Pinned):
+    """The same in a request: what the interpreter learns of a function's callers is alike with and without."""
+
+    name = "Rescind, in a pinned request, without counts"
+
+
+def uncounted() -> type[rescind.Client]:
+    """A client whose `boolean` is what it is, less the loop that counts."""
+    source = textwrap.dedent(inspect.getsource(Evaluations.boolean))
+    counting = re.compile(r"^( +)for _ in outcome\.tally:.*\n +(return .*)$", re.MULTILINE)
+    bare, number = counting.subn(r"\1\2", source)
+    assert number == 1, "the loop that counts is not where it was"
+    space = dict(vars(evaluations))
+    exec(bare, space)
+    return type("Uncounted", (rescind.Client,), {"boolean": space["boolean"]})

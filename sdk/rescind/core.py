@@ -18,6 +18,7 @@ from rescind.bodies import Bodies
 from rescind.causality import Causality
 from rescind.clock import Clock, full_jitter_seconds
 from rescind.context import RequestContext
+from rescind.counts import Counts
 from rescind.current import Applied, Current
 from rescind.declarations import Declarations
 from rescind.errors import ApiError, RescindError, Unreachable
@@ -29,6 +30,7 @@ from rescind.reports import Reports
 from rescind.saga import Saga
 from rescind.settings import ClientSettings, digest
 from rescind.stream import REPLY, Follower
+from rescind.summaries import Summaries
 from rescind.transport import AsyncApi
 from rescind.warmstart import WarmStart
 from rescind.wire import EffectReport, Revision
@@ -59,6 +61,7 @@ class Core:
         self.sagas = list(sagas)
         self.current = Current(self.clock)
         self.context = RequestContext()
+        self.counts = Counts(self.clock)
         self.notifier = Notifier()
         self.declarations = Declarations()
         self.source = "none"
@@ -78,6 +81,7 @@ class Core:
         who = {"instance": settings.instance, "service": settings.service}
         self.follower = Follower(self.api, self.current, clock, who, self._applied, self.notifier.turned)
         self.beats = Beats(self.api, settings, self.current, self.bodies, self.reports, self.declarations, clock, self._behind)
+        self.summaries = Summaries(self.api, settings, self.counts, clock, lambda: self.follower.found_count)
         self.permits = Permits(
             current=self.current,
             context=self.context,
@@ -118,6 +122,7 @@ class Core:
         forks.inherited.append(dict(vars(self)))
         self.settings = self.settings.in_child()
         self.current.forked()
+        self.counts.forked()
         self._assemble(self.api.environment)
 
     def launch(self) -> None:
@@ -144,7 +149,7 @@ class Core:
         self.closed = True
         try:
             async with asyncio.timeout(timeout_seconds * 0.75):
-                await asyncio.gather(self._take_leave(), self.warm.flush())
+                await asyncio.gather(self._take_leave(), self.warm.flush(), self._last_counts())
         except (TimeoutError, RescindError) as error:
             logger.debug("signing off ended early: %s", error)
         self.permits.abandon()
@@ -173,6 +178,10 @@ class Core:
         await self.reports.close()
         if self.tasks and self.api.environment:
             await self.beats.sign_off()
+
+    async def _last_counts(self) -> None:
+        if self.tasks:
+            await self.summaries.finish()
 
     # --- work -----------------------------------------------------------------------------------------------------------
 
@@ -218,6 +227,7 @@ class Core:
         self._start_all(self.warm.run, self.causality.run)
         await self._learn_name()
         self._start_all(self.follower.run, self.follower.poll, self.beats.run, self._extend_leases, self.registration.run)
+        self._start_all(self.summaries.run)
         folder = self.settings.state_dir / digest(self.settings.url, self.api.environment or "") / "journals"
         held = self.reports.held
         await held.open(Journal(folder, self.settings.instance))

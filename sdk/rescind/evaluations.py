@@ -7,8 +7,11 @@ request was served.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
+
+from msgspec import UNSET
 
 from rescind.context import Evaluates, Memory
 from rescind.core import Core
@@ -41,6 +44,7 @@ class Evaluations:
         self._memory = core.context.memory.get
         self._remember = core.context.remember
         self._keep = core.context.memory.set
+        self._counts = core.counts
 
     def boolean(self, key: str, default: bool, context: Context | None = None) -> bool:
         """The flag's value for this context; the default for a missing flag, a wrong type, or no snapshot at all."""
@@ -50,6 +54,7 @@ class Evaluations:
             if evaluator is None or (pin is not None and key in self._current.unheld):
                 evaluator = self._choose(key)
                 if evaluator is None:
+                    self._not_ready(key)
                     return default
             memory = self._memory()
             if memory is None or memory.context is not context or memory.evaluator is not evaluator or memory.key != key:
@@ -63,10 +68,16 @@ class Evaluations:
                     if pin is not None:
                         pin.evaluated[key] = memory
             try:
-                value: object = evaluator.served[key](_EMPTY if context is None else context).value
-            except Exception:  # not compiled yet, no such flag, or a rule that fails: all of that is its own to say
-                value = evaluator.boolean(key, default, context)
-            return value if value is True or value is False else default
+                outcome = evaluator.served[key](_EMPTY if context is None else context)
+                value: object = outcome.value
+                for _ in outcome.tally:  # its first step counts it; there is none where `attach` was never called for it
+                    return value if value is True or value is False else default
+                if value is True or value is False or value is UNSET:
+                    self._counts.attach(key, outcome)
+                    return default if value is UNSET else value
+            except Exception:  # not compiled yet, no such flag, or a rule that fails: all of that is `evaluate`'s to say
+                return self._slowly(evaluator, key, default, context)
+            return self._slowly(evaluator, key, default, context)
         except Exception:  # P6: whatever is wrong, the service goes on
             logger.exception("evaluating %s failed", key)
             return default
@@ -141,6 +152,29 @@ class Evaluations:
         """
         self.core.declarations.add(*keys)
 
+    def track(self, flag: str, *, ok: bool, duration_ms: Number | None = None, variant: str | None = None) -> None:
+        """What a variant of the flag led to: that it went well or not, and how long it took. Never waits, never raises.
+
+        It counts for the variant that this task's or request's own evaluation of the flag gave; for none that is known where
+        there was none. `variant` names another one. The server gets sums, by windows of ten seconds.
+        """
+        try:
+            self.core.counts.track(flag, self._served(flag) if variant is None else variant, bool(ok), duration_ms)
+        except Exception:  # as an evaluation: whatever is wrong, the service goes on
+            logger.exception("tracking %s failed", flag)
+
+    @contextmanager
+    def tracked(self, flag: str) -> Iterator[None]:
+        """Around a body: `track` at its end with the time that it took; an exception is a failure. One cancelled is neither."""
+        clock = self.core.clock
+        begun = clock.monotonic()
+        try:
+            yield
+        except Exception:
+            self.track(flag, ok=False, duration_ms=(clock.monotonic() - begun) * 1000)
+            raise
+        self.track(flag, ok=True, duration_ms=(clock.monotonic() - begun) * 1000)
+
     def status(self) -> Status:
         """Ready or not, from where, at which revision, how old, and what is wrong."""
         if page[0] != OWN:
@@ -155,18 +189,38 @@ class Evaluations:
         """This is a child of the process that made the client."""
         raise NotImplementedError
 
+    def _served(self, flag: str) -> str:
+        """The variant of the task's or the request's own evaluation, empty where there is none."""
+        if self.is_pending or page[0] != OWN:
+            self.ensure_started()
+        memory = self.core.context.recall(flag)
+        return "" if memory is None else memory.evaluator.evaluate(flag, memory.context, None, "any").variant or ""
+
     def _choose(self, key: str) -> Evaluates | None:
         self.ensure_started()
         return self.core.permits.choose(key)
+
+    def _slowly(self, evaluator: Evaluates, key: str, default: bool, context: Context | None) -> bool:
+        outcome = evaluator.evaluate(key, context, default, "boolean")
+        self._counts.count(key, outcome)
+        value: bool = outcome.value
+        return value
+
+    def _not_ready(self, key: str) -> Resolution:
+        outcome = error(ErrorCode.PROVIDER_NOT_READY, "there is no snapshot yet")
+        self._counts.count(key, outcome)
+        return outcome
 
     def _details(self, key: str, default: Any, context: Context | None, kind: Kind) -> Resolution:
         try:
             pin = self._pin()
             evaluator = self._choose(key)
             if evaluator is None:
-                return fit(error(ErrorCode.PROVIDER_NOT_READY, "there is no snapshot yet"), default, kind)
+                return fit(self._not_ready(key), default, kind)
             self._remember(key, evaluator, context, pin)
-            return evaluator.evaluate(key, context, default, kind)
+            outcome = evaluator.evaluate(key, context, default, kind)
+            self._counts.count(key, outcome)
+            return outcome
         except Exception as failure:  # P6: whatever is wrong, the service goes on
             logger.exception("evaluating %s failed", key)
             return fit(error(ErrorCode.GENERAL, str(failure)), default, kind)

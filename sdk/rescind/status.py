@@ -46,6 +46,12 @@ class Status(Struct, frozen=True, kw_only=True):
     """Outcomes that the server refused for good, since this client began."""
     refused_outcome_place: str
     """The file that keeps them."""
+    counts_age_seconds: float | None
+    """Since the oldest window of counts ended that the server has not got; null where it has all."""
+    counts_dropped_count: int
+    """Evaluations and outcomes whose counts were given up, since this client began."""
+    counts_error: str
+    """Why counts do not go out, if they do not."""
     fault_count: int
     """Events that could not be read."""
     last_error: str
@@ -75,6 +81,9 @@ def status_of(core: Core) -> Status:
         held_outcome_count=len(core.reports.held),
         refused_outcome_count=core.reports.held.refused_count,
         refused_outcome_place=core.reports.held.refused_place,
+        counts_age_seconds=core.counts.age_seconds(),
+        counts_dropped_count=core.counts.dropped_count,
+        counts_error=core.summaries.last_error,
         fault_count=core.follower.fault_count,
         last_error=core.follower.last_error or core.beats.last_error,
         disk_error=core.warm.disk_error or core.reports.held.error,

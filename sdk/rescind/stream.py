@@ -81,6 +81,8 @@ class Follower:
         """There is a stream, and it speaks."""
         self.polled = False
         """There is none, and the last poll was answered."""
+        self.found_count = 0
+        """How often a stream was found, or polling began: each time it may be another server."""
         self.heard_at: float | None = None
         """When the server last said something, on the monotonic clock."""
         self.tried = asyncio.Event()
@@ -124,6 +126,7 @@ class Follower:
             is_due = not self.connected and not self._asked_pause()
             is_answered = is_due and await self.fetch() is not None
             self.polled = is_answered and not self.connected
+            self.found_count += self.polled and not was_polled
             if is_answered:
                 self.tried.set()
             if self.polled or was_polled:
@@ -194,6 +197,7 @@ class Follower:
                 self._heard()
                 if not self.connected:
                     self.connected, self.polled = True, False
+                    self.found_count += 1
                     self._turned()
                 if not await self._take(event, known_at):
                     await self.fetch(self._current.revision, PUSH)

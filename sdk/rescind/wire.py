@@ -187,6 +187,70 @@ class InstanceBeatAnswer(Struct, frozen=True, kw_only=True):
     """Of `proven`, for the next beat to show."""
 
 
+# --- counts ----------------------------------------------------------------------------------------------------------
+
+COUNTS_WINDOW_SECONDS = 10
+"""Windows end where the server's clock is at a multiple of it."""
+COUNTED_BYTES_MAX = 255
+"""Of the name of a flag, a variant, a reason or a service in a count."""
+
+
+def is_countable(text: str, bytes_max: int = COUNTED_BYTES_MAX) -> bool:
+    """Whether a text may stand in a count: not too long in UTF-8, no control characters, no halves of surrogates."""
+    return not text or (text.isprintable() and len(text.encode()) <= bytes_max)
+
+
+class EvaluationCount(Struct, frozen=True, kw_only=True):
+    """How often a flag served a variant for a reason. An empty variant is the caller's default, an empty flag the rest."""
+
+    flag: str
+    variant: str = ""
+    reason: str = ""
+    count: int = 0
+
+
+class OutcomeCount(Struct, frozen=True, kw_only=True):
+    """What a flag's variant led to. An empty variant is not known."""
+
+    flag: str
+    variant: str = ""
+    ok: int = 0
+    failed: int = 0
+    durations: list[tuple[int, int]] = []
+    """(bucket of `rescind.durations`, how many), of those that said how long they took."""
+
+
+class CountsWindow(Struct, frozen=True, kw_only=True):
+    """What one process counted in one window. `sequence` rises within its run: a repeat is known by it."""
+
+    sequence: int
+    ended_ms_ago: int
+    """Since the window's end, by the sender's monotonic clock as it sends; negative where it ends later."""
+    evaluations: list[Any] = []
+    """Each an `EvaluationCount`."""
+    outcomes: list[Any] = []
+    """Each an `OutcomeCount`."""
+
+
+class CountsRequest(Struct, frozen=True, kw_only=True):
+    """`POST /counts`: windows of one process, the oldest first."""
+
+    run: str
+    service: str
+    windows: list[Any] = []
+    """Each a `CountsWindow`."""
+    instance: str = ""
+
+
+class CountsAnswer(Struct, frozen=True, kw_only=True):
+    """`next_window_in_ms`: until the present window ends by the server's clock, for the sender to end its own by."""
+
+    next_window_in_ms: int | None = None
+    window_seconds: int = COUNTS_WINDOW_SECONDS
+    taken: int = 0
+    """Windows that were not known yet; the others were repeats, or too old."""
+
+
 # --- effects ---------------------------------------------------------------------------------------------------------
 
 

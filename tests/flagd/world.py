@@ -15,6 +15,7 @@ from litestar import Litestar
 from rescind import wire
 
 from flagd.core.changes import Archive, Operation, Put
+from flagd.counts import Counts
 from flagd.http import routes
 from flagd.http.ofrep import EventStreams, OfrepApp
 from flagd.http.stream import StreamApp
@@ -76,6 +77,7 @@ class World:
         self.rollouts = Rollouts(pg, self.replicas, self.service, Entropy())
         self.scheduler = Scheduler(self.schedules, self.rollouts, self.clock)
         self.instances = Instances(pg)
+        self.counts = Counts(pg, self.clock)
         self.verifier = Verifier(pg)
         self.streams = StreamApp(self.replicas, self.verifier, self.instances)
         self.events = EventStreams(self.replicas, self.verifier, self.clock)
@@ -125,6 +127,8 @@ class World:
             service=self.service,
             replicas=self.replicas,
             instances=self.instances,
+            counts=self.counts,
+            clock=self.clock,
             verifier=self.verifier,
             on_acknowledged=self._on_acknowledged,
             imports=Imports(self.pg, self.replicas, self.service),

@@ -55,6 +55,16 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", E + "/segments/{name}"): {
         "segment": {"rule": {"in": [{"var": "country"}, ["DE"]]}}, "past_gate": False, **REASON,
     },
+    ("POST", E + "/counts"): {
+        "run": "r", "service": "web", "instance": "i",
+        "windows": [
+            {
+                "sequence": 1, "ended_ms_ago": 5,
+                "evaluations": [{"flag": "g", "variant": "on", "reason": "STATIC", "count": 1}],
+                "outcomes": [{"flag": "g", "variant": "on", "ok": 1, "failed": 1, "durations": [[8, 2]]}],
+            }
+        ],
+    },
     ("DELETE", E + "/segments/{name}"): REASON,
     ("POST", E + "/schedules"): {"at": AT, "operations": [{"op": "put", "flag": {"key": "s", **DEFINITION}}], **REASON},
     ("DELETE", E + "/schedules/{identity}"): REASON,
@@ -89,7 +99,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/tokens/{token_id}/revoke"): REASON,
 }  # fmt: skip
 
-TOLERANT = {E + way for way in ("/effects:admit", "/effects:report", "/tasks:report", "/tasks:heartbeat", "/heartbeats")}
+TOLERANT = {
+    E + way for way in ("/effects:admit", "/effects:report", "/tasks:report", "/tasks:heartbeat", "/heartbeats", "/counts")
+}
 """Between SDK and server: what cannot be kept fails alone, or is left out, and never its neighbours."""
 UNKEPT = {E + "/flags/{key}/explain"}
 WITHOUT_PLACE = {E + "/tasks:claim"}

@@ -41,6 +41,8 @@ async def test_a_batch_is_answered_alike_on_both_ways(database_url: str, redis_u
         ("effects:report", b'{"reports": [' + b"{}," * 256 + b"{}]}", 413),
         ("heartbeats", b'{"instance": "", "service": "s", "revision": [1, 1]}', 422),
         ("heartbeats", b"[" * 100_000, 400),
+        ("counts", b'{"run": "", "service": "s", "windows": [1]}', 422),
+        ("counts", b"[]", 422),
     ],
 )
 async def test_what_has_faults_is_refused_as_the_framework_refuses(

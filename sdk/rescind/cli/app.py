@@ -10,6 +10,7 @@ import click
 
 from rescind.cli import (
     connections,
+    counts,
     doctor,
     effects,
     environments,
@@ -111,6 +112,7 @@ def cli() -> None:
 
 for module in (
     connections,
+    counts,
     doctor,
     effects,
     environments,

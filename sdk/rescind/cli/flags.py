@@ -10,6 +10,7 @@ import msgspec
 from rich.markup import escape
 
 from rescind.cli import rules
+from rescind.cli.counts import shares
 from rescind.cli.options import document_of, past, past_gate_option, reason_option
 from rescind.cli.pages import whole
 from rescind.cli.session import Session, common, part, pass_session
@@ -96,8 +97,12 @@ def get(session: Session, flag: str, as_rules: bool) -> None:
     if answer.get("requires_declaration"):
         out.print(f"  {escape(declared(session, answer))}")
     variants = {name: msgspec.json.encode(value).decode() for name, value in definition["variants"].items()}
-    rows = [{"variant": name, "value": value, "": _roles(name, answer)} for name, value in variants.items()]
-    out.print(table_of(rows, ("variant", "value", "")))
+    lately = shares(session, flag)
+    rows = [
+        {"variant": name, "value": value, "lately": lately.get(name), "": _roles(name, answer)}
+        for name, value in variants.items()
+    ]
+    out.print(table_of(rows, ("variant", "value", *(("lately",) if lately else ()), "")))
     if answer.get("rules") is None:
         out.print("its targeting says more than rules can:")
         out.print(msgspec.json.format(msgspec.json.encode(definition.get("targeting")), indent=2).decode(), markup=False)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from msgspec import UNSET, Struct
 
@@ -46,12 +46,15 @@ class ErrorCode(StrEnum):
     TARGETING_KEY_MISSING = "TARGETING_KEY_MISSING"
 
 
-class Resolution(Struct, frozen=True):
+class Resolution(Struct, frozen=True, dict=True):
     """One evaluation's answer. `metadata` is read only: the flag set's, with the flag's laid over it.
 
     `variant` is null where the value is the caller's default. `error_code` and `error_details` come with reason ERROR only.
     """
 
+    tally: ClassVar[Iterable[object]] = ()
+    """No part of the answer. Whoever counts evaluations puts a counter over it on a prepared one (`__dict__`); a step of
+    iterating over it is one evaluation."""
     value: Any
     variant: str | None = None
     reason: str = Reason.STATIC

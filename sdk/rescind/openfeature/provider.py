@@ -142,8 +142,8 @@ class RescindProvider(AbstractProvider):
     ) -> None:
         """Emit an OpenTelemetry event `rescind.tracking` into this process's logger provider, and do nothing else.
 
-        Name, value, targeting key and at most 32 plain attributes. Nothing is sent to the Rescind server, which keeps no
-        metrics; without a logger provider the call has no effect. Never blocks by itself and never raises.
+        Name, value, targeting key and at most 32 plain attributes. Nothing is sent to the Rescind server: what a variant leads
+        to is told by `client.track`. Without a logger provider the call has no effect. Never blocks by itself and never raises.
         """
         try:
             context = context_of(evaluation_context)

@@ -12,6 +12,6 @@ With pytest, the fixture `rescind_flags` is an empty one, there as soon as `resc
 """
 
 from rescind.testing.fixture import FlagsFixture
-from rescind.testing.records import RecordedEffect, RecordedEvaluation
+from rescind.testing.records import RecordedEffect, RecordedEvaluation, RecordedOutcome
 
-__all__ = ["FlagsFixture", "RecordedEffect", "RecordedEvaluation"]
+__all__ = ["FlagsFixture", "RecordedEffect", "RecordedEvaluation", "RecordedOutcome"]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rescind.answers import Answer
 from rescind.client import AsyncClient, Client
+from rescind.clock import Clock
 from rescind.core import Core
+from rescind.counts import Counts
 from rescind.errors import ConfigurationError, Unreachable
 from rescind.evaluations import Evaluations
 from rescind.events import EventStream
@@ -18,6 +20,7 @@ from rescind.registration import Registration
 from rescind.saga import Saga
 from rescind.settings import ClientSettings
 from rescind.testing.ledger import Ledger, LedgerAdmission, LedgerReports
+from rescind.testing.records import RecordedOutcome
 from rescind.transport import AsyncApi
 
 T = TypeVar("T")
@@ -61,12 +64,28 @@ class LaidDown(Registration):
         return True
 
 
+class RecordingCounts(Counts):
+    """Real counts that nobody sends, and a record of each outcome."""
+
+    def __init__(self, clock: Clock, note: Callable[[RecordedOutcome], None]) -> None:
+        super().__init__(clock)
+        self._note = note
+
+    def track(self, flag: str, variant: str, ok: bool, duration_ms: float | None) -> None:
+        """As it is counted, and kept."""
+        super().track(flag, variant, ok, duration_ms)
+        self._note(RecordedOutcome(flag=flag, variant=variant, ok=ok, duration_ms=duration_ms))
+
+
 class FixtureCore(Core):
     """The real core, given its snapshots by a fixture, asking the fixture's ledger. Nothing of it runs in the background."""
 
-    def __init__(self, settings: ClientSettings, sagas: Sequence[Saga], ledger: Ledger) -> None:
+    def __init__(
+        self, settings: ClientSettings, sagas: Sequence[Saga], ledger: Ledger, note: Callable[[RecordedOutcome], None]
+    ) -> None:
         self._ledger = ledger
         super().__init__(settings, sagas=sagas, api=NoServer(settings.url, settings.token, settings.environment))
+        self.counts = RecordingCounts(self.clock, note)
         self.source = "fixture"
 
     def _assemble(self, environment: str | None) -> None:

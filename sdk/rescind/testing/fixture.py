@@ -15,7 +15,7 @@ from rescind.saga import Saga
 from rescind.testing.board import Laid, Override, defined, plain, showing
 from rescind.testing.clients import FixtureAsyncClient, FixtureClient, FixtureCore, notify, settings_of
 from rescind.testing.ledger import Ledger, Refusal
-from rescind.testing.records import RECORDED_MAX, RecordedEffect, RecordedEvaluation, Recording
+from rescind.testing.records import RECORDED_MAX, RecordedEffect, RecordedEvaluation, RecordedOutcome, Recording
 from rescind.wire import OFF, Change, Revision, Snapshot, SnapshotFlag
 
 Outcome = Literal["in_progress", "conflict", "compensated", "tombstoned", "invalid", "unreachable"]
@@ -48,6 +48,7 @@ class FlagsFixture:
         self._cores: list[FixtureCore] = []
         self._ledger = Ledger(self._flags)
         self._evaluations: deque[RecordedEvaluation] = deque(maxlen=RECORDED_MAX)
+        self._outcomes: deque[RecordedOutcome] = deque(maxlen=RECORDED_MAX)
         self._client: FixtureClient | None = None
         self._async_client: FixtureAsyncClient | None = None
         if document is not None:
@@ -171,9 +172,15 @@ class FlagsFixture:
         """Every ask for an effect so far, in order, with what became of it."""
         return list(self._ledger.records)
 
+    @property
+    def outcomes(self) -> list[RecordedOutcome]:
+        """Every outcome that was tracked so far, in order."""
+        return list(self._outcomes)
+
     def forget(self) -> None:
-        """Empty both records. Flags, and what is recorded of idempotency keys, stay."""
+        """Empty the records. Flags, and what is recorded of idempotency keys, stay."""
         self._evaluations.clear()
+        self._outcomes.clear()
         self._ledger.records.clear()
 
     # --- within ------------------------------------------------------------------------------------------------------
@@ -210,7 +217,8 @@ class FlagsFixture:
 
     def _core(self) -> FixtureCore:
         with self._lock:
-            core = FixtureCore(settings_of(self.environment, self.service, len(self._cores) + 1), self._sagas, self._ledger)
+            settings = settings_of(self.environment, self.service, len(self._cores) + 1)
+            core = FixtureCore(settings, self._sagas, self._ledger, self._outcomes.append)
             self._give(core)
             self._cores.append(core)
             return core

@@ -26,6 +26,16 @@ class RecordedEvaluation(Struct, frozen=True, kw_only=True):
     error_code: str | None = None
 
 
+class RecordedOutcome(Struct, frozen=True, kw_only=True):
+    """What the code under test said that a variant led to (`client.track`)."""
+
+    flag: str
+    variant: str
+    """Empty where none was served."""
+    ok: bool
+    duration_ms: float | None
+
+
 class RecordedEffect(Struct, kw_only=True):
     """One ask for an effect, what it was answered, and what became of it."""
 
