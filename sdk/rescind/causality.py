@@ -84,16 +84,17 @@ class Causality:
     def pin(self, seen: Revision | None = None, outcome: CatchUp = CatchUp.REACHED) -> Pin:
         """A pin on what is current, or on the off variants for one that came late."""
         revision, evaluator = self._current.revision, self._current.evaluator
-        if outcome is CatchUp.LATE and seen is not None and evaluator is not None:
-            return Pin(OffVariants(evaluator), revision, seen)
+        if outcome is CatchUp.LATE and seen is not None:
+            return Pin(None if evaluator is None else OffVariants(evaluator), revision, seen)
         return Pin(evaluator, revision, revision)
 
     def learn(self, pin: Pin | None, seen: Revision, outcome: CatchUp) -> None:
         """A reply carried `seen`: what the request evaluates from here on is not older (P3)."""
         if pin is None or outcome is CatchUp.UNKNOWN or seen <= pin.revision:
             return
-        moved = self.pin(seen, outcome)
-        pin.evaluator, pin.revision, pin.seen = moved.evaluator, moved.revision, max(pin.seen, moved.seen)
+        seen = max(pin.seen, seen)
+        moved = self.pin(seen, outcome if self._current.revision >= seen else CatchUp.LATE)
+        pin.evaluator, pin.revision, pin.seen = moved.evaluator, moved.revision, moved.seen
 
     def _deny(self, revision: Revision, now: float) -> None:
         if len(self._denied) >= DENIED_MAX:

@@ -58,6 +58,10 @@ class Pin:
         self.evaluated: dict[str, Memory] = {}
         """The last evaluation of each flag anywhere in the request: for an effect in a task that remembers none."""
 
+    def move(self, evaluator: Evaluates) -> None:
+        """What the request evaluates from here on is at this evaluator's revision, which is not older than `seen`."""
+        self.evaluator, self.revision, self.seen = evaluator, evaluator.revision, evaluator.revision
+
 
 class RequestContext:
     """The contextvars of one client."""

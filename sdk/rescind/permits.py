@@ -88,13 +88,17 @@ class Permits:
         return Served(variant=variant, revision=revision, attributes={**listed, **told})
 
     def choose(self, flag: str) -> Evaluates | None:
-        """The evaluator for `flag`: the request's, unless a kill stands that overrides it (P4)."""
-        pin = self._context.pin.get()
-        if pin is None or pin.evaluator is None:
-            return self._current.evaluator
-        if flag in self._current.killed:
-            pin.seen = max(pin.seen, self._current.revision)
-            return self._current.evaluator
+        """The evaluator for `flag`: the request's, unless a kill stands that overrides it (P4).
+
+        A kill takes the whole request along: what has seen its revision evaluates nothing older, and a request that is itself
+        ahead of this instance is not brought back by a kill that may have been lifted since (P3).
+        """
+        pin, evaluator = self._context.pin.get(), self._current.evaluator
+        if pin is None or evaluator is None:
+            return evaluator
+        if (pin.evaluator is None or flag in self._current.killed) and evaluator.revision >= pin.seen:
+            pin.move(evaluator)
+            return evaluator
         return pin.evaluator
 
     async def permit(self, request: EffectRequest, give_back: Permission | None) -> Granted:

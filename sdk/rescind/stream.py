@@ -74,6 +74,8 @@ class Follower:
         """The server asked not to be asked before, on the monotonic clock."""
         self._moved = asyncio.Event()
         self._fetching: asyncio.Task[Fetched | None] | None = None
+        self._asked = NOTHING
+        """What the fetch that is under way asked for, at least."""
         self.connected = False
         """There is a stream, and it speaks."""
         self.polled = False
@@ -145,10 +147,26 @@ class Follower:
         )
 
     async def fetch(self, at_least: Revision | None = None) -> Fetched | None:
-        """Fetch the snapshot, all who ask sharing one request; or None where no answer came."""
-        if self._fetching is None or self._fetching.done():
+        """Fetch the snapshot, all who ask for as much sharing one request; or None where no answer came.
+
+        One that is under way for less is waited for: its answer may be enough, and if not, all who wait share the next.
+        """
+        while self._is_fetching and at_least is not None and at_least > self._asked:
+            answer = await self._share()
+            if answer is None or answer.revision >= at_least:
+                return answer
+        if not self._is_fetching:
+            self._asked = at_least or NOTHING
             self._fetching = asyncio.ensure_future(self._fetch(at_least))
+        return await self._share()
+
+    @property
+    def _is_fetching(self) -> bool:
+        return self._fetching is not None and not self._fetching.done()
+
+    async def _share(self) -> Fetched | None:
         fetching = self._fetching
+        assert fetching is not None
         try:
             return await asyncio.shield(fetching)
         except asyncio.CancelledError:
