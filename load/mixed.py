@@ -1,9 +1,9 @@
-"""Mixed requests: how many saw a revision and then evaluated at an older one, by what carries the revision between services (P3).
+"""Mixed requests: how many saw a revision and then evaluated at an older one, by what carries the revision (P3).
 
     ./run python load/mixed.py [--seed 1] [--flips 4]
 
-Three services with eight instances each, one of them cut off, in virtual time: the client's own core, middleware and hooks over a
-simulated network, the same figures every time. `load/services_real.py` asks the same of real processes.
+Three services with eight instances each, one of them cut off, in virtual time: the client's own core, middleware and hooks
+over a simulated network, the same figures every time. `load/three_services.py` asks the same of real processes.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ def main() -> int:
     parser.add_argument("--flips", type=int, default=4)
     arguments = parser.parse_args()
     logging.getLogger("rescind").setLevel(logging.ERROR)
-    table = Table("the one cut off", "the revision is carried by", "requests", "mixed", "new, then old", "", "STALE", "added ms",
-                  title="per flip; added to a hop that had to catch up: p50, p99")  # fmt: skip
+    title = "per flip; added to a hop that was behind: p50, p99"
+    columns = ("requests", "mixed", "new, then old", "", "STALE", "added ms")
+    table = Table("the one cut off", "the revision is carried by", *columns, title=title)
     for place, plan in PLACES.items():
         plan = msgspec.structs.replace(plan, seed=arguments.seed, flips=arguments.flips)
         first: Result | None = None
@@ -56,7 +57,14 @@ def main() -> int:
             table.add_row(place if result is first else "", carries.value, *cells(result, first, plan.flips))
     whole = EARLIER[Carries.NOTHING]
     for carries, count in EARLIER.items():
-        table.add_row("an earlier simulation" if count == whole else "", carries.value, "?", str(count), "", f"{100 * count / whole:.1f} %")
+        table.add_row(
+            "an earlier simulation" if count == whole else "",
+            carries.value,
+            "?",
+            str(count),
+            "",
+            f"{100 * count / whole:.1f} %",
+        )
     Console(width=150).print(table)
     return 0
 

@@ -1,1 +1,1 @@
-"""Three services behind one another, and what their requests saw: for the simulation, for real processes, and for tests (P3)."""
+"""Three services behind one another, and what their requests saw (P3): for the simulation, real processes, and tests."""

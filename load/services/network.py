@@ -1,6 +1,6 @@
 """The simulated server and the network to its instances: what an SDK asks through `AsyncApi`, in virtual time.
 
-Delays are drawn from log-normal distributions about the medians that `load/propagation.py` measures; see there for the real ones.
+Delays are drawn from log-normal distributions; `load/propagation.py` and `load/three_services.py` measure the real ones.
 """
 
 from __future__ import annotations

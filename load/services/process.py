@@ -2,8 +2,8 @@
 
     python -m load.services.process < INPUT
 
-The input is a line of JSON (`Setting`), then one with everyone's URLs by service (`Urls`); it answers with its own URLs, then with
-"ready" once every client has a snapshot, and goes on until the input ends.
+The input is a line of JSON (`Setting`), then one with everyone's URLs by service (`Urls`); it answers with its own URLs, then
+with "ready" once every client has a snapshot, and goes on until the input ends.
 """
 
 from __future__ import annotations
@@ -111,9 +111,7 @@ async def run(setting: Setting) -> None:
     urls = msgspec.json.decode(await asyncio.to_thread(sys.stdin.buffer.readline), type=Urls)
     async with AsyncExitStack() as stack:
         instances = [Instance(setting, number, urls) for number in range(len(sockets))]
-        started = (
-            stack.enter_async_context(one.running(listening)) for one, listening in zip(instances, sockets, strict=True)
-        )
+        started = (stack.enter_async_context(one.running(listening)) for one, listening in zip(instances, sockets, strict=True))
         for one in started:
             await one
         say("ready")

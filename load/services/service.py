@@ -52,9 +52,7 @@ class Service:
             for one in route.then:
                 calls.append(await self._call(one))
                 looks.append(self._look())
-        return Hop(
-            service=self._name, instance=self._instance, looks=tuple(looks), calls=tuple(calls), at_once=route.at_once
-        )
+        return Hop(service=self._name, instance=self._instance, looks=tuple(looks), calls=tuple(calls), at_once=route.at_once)
 
     def _look(self) -> Look:
         """An evaluation, at the revision of what answered it."""

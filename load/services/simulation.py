@@ -1,4 +1,4 @@
-"""A fleet in virtual time: the SDK's own client core, middleware and hooks over a simulated network, deterministic from a seed."""
+"""A fleet in virtual time: the SDK's own core, middleware and hooks over a simulated network, the same from one seed."""
 
 from __future__ import annotations
 

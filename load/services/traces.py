@@ -1,8 +1,7 @@
 """What one request saw, hop by hop, and whether it was mixed: it saw a revision, then evaluated at an older one (P3). Pure.
 
-"Then" is what happened before in the sense of Lamport ("Time, Clocks, and the Ordering of Events in a Distributed System", 1978): earlier
-in the same hop, in the caller before the call, or in a called service before its reply was taken in. Two calls that are under
-way at once are in no order.
+"Then" is Lamport's order ("Time, Clocks, and the Ordering of Events in a Distributed System", 1978): later in the same hop, in
+a called service after the call, or in the caller after it took in the reply. Two calls under way at once are in no order.
 """
 
 from __future__ import annotations
