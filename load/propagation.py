@@ -140,7 +140,17 @@ async def kill_once(site: Site, processes: list[Process]) -> Kill:
 async def measure(site: Site, arguments: argparse.Namespace, console: Console) -> list[Kill]:
     """All kills, with every instance on its stream."""
     share = arguments.instances // PROCESSES
-    command = [sys.executable, __file__, "--instances", str(share), "--readers", arguments.readers, "--join", site.url, site.token]
+    command = [
+        sys.executable,
+        __file__,
+        "--instances",
+        str(share),
+        "--readers",
+        arguments.readers,
+        "--join",
+        site.url,
+        site.token,
+    ]
     processes = [
         await asyncio.create_subprocess_exec(*command, str(number), stdin=PIPE, stdout=PIPE, limit=LINE_BYTES_MAX)
         for number in range(PROCESSES)

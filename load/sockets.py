@@ -5,6 +5,7 @@ What the server and the kernel take is left when the readers' own work is next t
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import sys
@@ -36,12 +37,14 @@ class Sockets:
         """Open them, then print the times of every flip, until the input ends."""
         for number in range(self._count):
             self._open(url, token, f"{name}-{number}")
+        self._selector.register(sys.stdin, selectors.EVENT_READ)
         print("ready", flush=True)
-        while sys.stdin.readline():
-            while len(self._seen) < self._count:
-                self._read()
-            print(msgspec.json.encode(self._seen).decode(), flush=True)
-            self._seen = []
+        asked_count = 0
+        while (asked := self._read()) is not None:
+            asked_count += asked
+            if asked_count and len(self._seen) == self._count:
+                print(msgspec.json.encode(self._seen).decode(), flush=True)
+                self._seen, asked_count = [], asked_count - 1
 
     def _open(self, url: str, token: str, instance: str) -> None:
         parts = urlsplit(url)
@@ -55,8 +58,14 @@ class Sockets:
         one.setblocking(False)
         self._selector.register(one, selectors.EVENT_READ)
 
-    def _read(self) -> None:
+    def _read(self) -> int | None:
+        """Take in what there is. How many lines of input came; None at its end."""
+        asked = 0
         for key, _ in self._selector.select():
-            assert isinstance(key.fileobj, socket.socket)
-            if CHANGE in key.fileobj.recv(READ_BYTES):
+            if not isinstance(key.fileobj, socket.socket):
+                if not (lines := os.read(key.fd, READ_BYTES)):
+                    return None
+                asked += lines.count(b"\n")
+            elif CHANGE in key.fileobj.recv(READ_BYTES):
                 self._seen.append(time.monotonic())
+        return asked
