@@ -31,6 +31,8 @@ from load.services.traces import Hop, Route
 
 READY_SECONDS = 60.0
 CALL_SECONDS = 60.0
+KEEP_ALIVE_SECONDS = 120
+"""Longer than callers keep a connection that rests: none is closed under a request."""
 
 Urls = dict[str, list[str]]
 
@@ -86,7 +88,10 @@ class Instance:
     @asynccontextmanager
     async def running(self, listening: socket.socket) -> AsyncIterator[None]:
         """Serves, with a snapshot."""
-        config = uvicorn.Config(self, interface="asgi3", lifespan="off", ws="none", log_config=None, access_log=False)
+        config = uvicorn.Config(
+            self, interface="asgi3", lifespan="off", ws="none", log_config=None, access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )  # fmt: skip
         server = Listener(config)
         async with self._http, self.client:
             if not await self.client.wait_ready(READY_SECONDS):
