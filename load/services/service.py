@@ -35,6 +35,8 @@ class Service:
             body += message["body"]
             if not message.get("more_body"):
                 break
+        else:
+            return  # whoever asked has gone
         hop = await self._hop(_route.decode(body))
         if (arrived := scope.get(ARRIVED)) is not None:
             hop = msgspec.structs.replace(hop, added_ms=(begun - arrived) * 1000)
