@@ -18,6 +18,8 @@ from rescind import wire
 QUEUE_MAX = 64
 AT_ONCE_MAX = 64
 """So many subscribers are woken in one go; then whatever else the loop has to do has its turn."""
+KILL_AT_ONCE_MAX = 2_048
+"""The same for a kill, which goes first: the acknowledgements of those who have it would come between it and the others."""
 
 Kind = Literal["snapshot", "change", "heartbeat"]
 
@@ -30,12 +32,15 @@ class Event(Struct, frozen=True, kw_only=True):
     previous: wire.Revision | None = None
     """Of a change: it may only be given to one who has exactly this."""
     frame: bytes
+    is_kill: bool = False
 
 
-def sse(kind: Kind, revision: wire.Revision, data: bytes, previous: wire.Revision | None = None) -> Event:
+def sse(
+    kind: Kind, revision: wire.Revision, data: bytes, previous: wire.Revision | None = None, *, is_kill: bool = False
+) -> Event:
     """The event with its frame as server-sent events want it (WHATWG HTML, section 9.2). `data` is JSON on one line."""
     head = f"event: {kind}\nid: {revision}\ndata: ".encode()
-    return Event(kind=kind, revision=revision, previous=previous, frame=head + data + b"\n\n")
+    return Event(kind=kind, revision=revision, previous=previous, frame=head + data + b"\n\n", is_kill=is_kill)
 
 
 class Subscription:
@@ -104,7 +109,10 @@ class Broadcast:
         self._subscriptions.pop(subscription, None)
 
     def send(self, event: Event) -> None:
-        """To all, without waiting for any of them, and without holding up the loop for as long as thousands take."""
+        """To all, without waiting for any of them, and without holding up the loop for as long as thousands take.
+
+        A kill hurries on what is under way before it.
+        """
         self._under_way.append((event, iter(list(self._subscriptions))))
         if len(self._under_way) == 1:
             self._go_on()
@@ -120,11 +128,12 @@ class Broadcast:
         if not self._under_way:  # closed meanwhile
             return
         event, left = self._under_way[0]
-        some = list(islice(left, AT_ONCE_MAX))
+        at_once = KILL_AT_ONCE_MAX if any(one.is_kill for one, _ in self._under_way) else AT_ONCE_MAX
+        some = list(islice(left, at_once))
         for subscription in some:
             if not subscription.offer(event):
                 self._subscriptions.pop(subscription, None)
-        if len(some) < AT_ONCE_MAX:
+        if len(some) < at_once:
             self._under_way.popleft()
         if self._under_way:
             asyncio.get_running_loop().call_soon(self._go_on)

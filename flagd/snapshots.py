@@ -141,7 +141,7 @@ class Replica:
         flags = _laid(before.flags, change.flags, change.removed)
         after = msgspec.structs.replace(before, revision=change.revision, flags=flags)
         self._swap(after, self.evaluator.updated(change.flags, change.removed, change.revision))
-        self._broadcast.send(sse("change", change.revision, wire.encode(change), change.previous))
+        self._broadcast.send(sse("change", change.revision, wire.encode(change), change.previous, is_kill=change.kill))
         return True
 
     def adopt(self, snapshot: wire.Snapshot, evaluator: Evaluator | None = None) -> bool:

@@ -3,7 +3,7 @@
     ./run --group peers python load/importing.py [REPEATS]
 
 Each figure is the time of the statement alone, in a process of its own with warm bytecode, without the interpreter's start.
-The CPU's share tells on a machine that has other work to do.
+The CPU's share tells on a machine that has other work to do. Last of ours, whole processes, less ones that run nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import importlib.util
 import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 
+PROCESSES = 20
 OURS = {
     "import rescind": "import rescind",
     "the client": "from rescind import Client",
@@ -41,6 +44,21 @@ def milliseconds(statement: str) -> tuple[float, float]:
     return float(wall) * 1e3, float(cpu) * 1e3
 
 
+def print_processes(statements: Sequence[str], repeats: int) -> None:
+    """The wall from start to end, in turns with an empty process, so that what else the machine does meets both."""
+    print(f"{'a whole process, less an empty one':<48}{'median':>8}{'least':>8}")
+    taken: dict[str, list[float]] = {statement: [] for statement in ("pass", *statements)}
+    for _ in range(repeats):
+        for statement, walls in taken.items():
+            begun = time.perf_counter()
+            subprocess.run([sys.executable, "-c", statement], check=True)
+            walls.append((time.perf_counter() - begun) * 1e3)
+    empty = taken.pop("pass")
+    for statement, walls in taken.items():
+        median, least = statistics.median(walls) - statistics.median(empty), min(walls) - min(empty)
+        print(f"  {statement[:44]:<46}{median:>8.1f}{least:>8.1f}")
+
+
 def print_times(title: str, statements: dict[str, str], repeats: int) -> None:
     print(f"{title:<48}{'median':>8}{'least':>8}{'CPU':>8}")
     for name, statement in statements.items():
@@ -57,4 +75,5 @@ def is_installed(statement: str) -> bool:
 if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 9
     print_times("rescind, milliseconds", OURS, count)
+    print_processes(["import rescind", OURS["the client"], OURS["a client made (no I/O)"]], PROCESSES)
     print_times("peers that are installed", {name: text for name, text in PEERS.items() if is_installed(text)}, count)

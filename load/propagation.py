@@ -1,10 +1,11 @@
 """From a kill's request to the new value in 1,000 instances: first and last, over many kills.
 
-    ./run python load/propagation.py [--instances 1000] [--kills 30]
+    ./run python load/propagation.py [--instances 1000] [--kills 30] [--readers sdk|sockets]
 
 The server is a `rescind dev`; two processes hold half of the instances each, every one an `AsyncClient` with a stream of its
-own. An instance has the kill when its evaluator gives the off variant. All clocks are this machine's monotonic one. The marks
-are those of performance.md.
+own. An instance has the kill when its evaluator gives the off variant. With `--readers sockets` they are bare sockets instead,
+each of which has the kill when it has the bytes. All clocks are this machine's monotonic one. The marks are those of
+performance.md.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from load.sockets import Sockets
 from load.system import ENVIRONMENT, FLAG, Site, cpu_seconds, percentile, system
 
 MARKS = {"first": 10.0, "last": 250.0}
@@ -138,9 +140,20 @@ async def kill_once(site: Site, processes: list[Process]) -> Kill:
 async def measure(site: Site, arguments: argparse.Namespace, console: Console) -> list[Kill]:
     """All kills, with every instance on its stream."""
     share = arguments.instances // PROCESSES
-    command = [sys.executable, __file__, "--instances", str(share), "--join", site.url, site.token]
+    command = [
+        sys.executable,
+        __file__,
+        "--instances",
+        str(share),
+        "--readers",
+        arguments.readers,
+        "--join",
+        site.url,
+        site.token,
+    ]
     processes = [
-        await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=LINE_BYTES_MAX) for _ in range(PROCESSES)
+        await asyncio.create_subprocess_exec(*command, str(number), stdin=PIPE, stdout=PIPE, limit=LINE_BYTES_MAX)
+        for number in range(PROCESSES)
     ]
     kills = []
     try:
@@ -181,17 +194,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instances", type=int, default=1000)
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--join", nargs=2, metavar=("URL", "TOKEN"), help=argparse.SUPPRESS)
+    parser.add_argument("--readers", choices=("sdk", "sockets"), default="sdk")
+    parser.add_argument("--join", nargs=3, metavar=("URL", "TOKEN", "NAME"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if hard == resource.RLIM_INFINITY else min(FILES, hard), hard))
     if arguments.join:
-        uvloop.run(Instances(arguments.instances).run(*arguments.join))
+        url, token, name = arguments.join
+        if arguments.readers == "sockets":
+            Sockets(arguments.instances).run(url, token, name)
+        else:
+            uvloop.run(Instances(arguments.instances).run(url, token))
         return 0
     console = Console()
     with system() as site:
         kills = uvloop.run(measure(site, arguments, console))
-    title = f"kill to {arguments.instances:,} instances in {PROCESSES} processes, {len(kills)} kills"
+    kind = "instances" if arguments.readers == "sdk" else "bare sockets"
+    title = f"kill to {arguments.instances:,} {kind} in {PROCESSES} processes, {len(kills)} kills"
     table = Table("what", "median", "p99", "mark", title=title)
     for row in rows(kills):
         table.add_row(*row)

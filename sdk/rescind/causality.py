@@ -97,7 +97,8 @@ class Causality:
         """A reply carried `seen`: what the request evaluates from here on is not older (P3)."""
         if pin is None or outcome is CatchUp.UNKNOWN or seen <= pin.revision:
             return
-        moved = self.pin(seen, outcome)
+        seen = max(pin.seen, seen)
+        moved = self.pin(seen, outcome if self._current.revision >= seen else CatchUp.LATE)
         pin.move(moved.evaluator, moved.revision, moved.seen)
 
     def renew(self, pin: Pin, outcome: CatchUp) -> None:

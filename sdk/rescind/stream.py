@@ -77,6 +77,8 @@ class Follower:
         """The server asked not to be asked before, on the monotonic clock."""
         self._moved = asyncio.Event()
         self._fetching: asyncio.Task[Fetched | None] | None = None
+        self._asked = NOTHING
+        """What the fetch that is under way asked for, at least."""
         self.connected = False
         """There is a stream, and it speaks."""
         self.polled = False
@@ -151,13 +153,23 @@ class Follower:
         )
 
     async def fetch(self, at_least: Revision | None = None, how: str = POLL) -> Fetched | None:
-        """Fetch the snapshot, all who ask sharing one request; or None where no answer came.
+        """Fetch the snapshot, all who ask for as much sharing one request; or None where no answer came.
 
-        An acknowledgement will say `how` it was found to be needed, by the first one who asked.
+        One that is under way for less is waited for: its answer may be enough, and if not, all who wait share the next. An
+        acknowledgement will say `how` it was found to be needed, by the first one who asked.
         """
+        while self.is_fetching() and at_least is not None and at_least > self._asked:
+            answer = await self._share()
+            if answer is None or answer.revision >= at_least:
+                return answer
+        if not self.is_fetching():
+            self._asked = at_least or NOTHING
+            self._fetching = asyncio.ensure_future(self._fetch(at_least, how))
+        return await self._share()
+
+    async def _share(self) -> Fetched | None:
         fetching = self._fetching
-        if fetching is None or fetching.done():
-            fetching = self._fetching = asyncio.ensure_future(self._fetch(at_least, how))
+        assert fetching is not None
         try:
             return await asyncio.shield(fetching)
         except asyncio.CancelledError:

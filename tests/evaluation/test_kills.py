@@ -92,6 +92,17 @@ def test_a_stale_snapshot_serves_the_off_variant() -> None:
     assert evaluator.off("gone", True, "boolean").value is True
 
 
+@pytest.mark.parametrize(("kill", "variant"), [
+    (ScopedKill(off_variant="on"), "on"),
+    (ScopedKill(off_variant="on", scope={"region": "eu"}), "off"),
+    (ScopedKill(off_variant="gone"), "off"),
+])  # fmt: skip
+def test_a_stale_snapshot_serves_what_a_standing_kill_of_everyone_says(kill: ScopedKill, variant: str) -> None:
+    # P3, P4
+    outcome = Evaluator({"flag": Spec(definition=ALWAYS_ON, kills=[kill])}).off("flag", True, "boolean")
+    assert (outcome.variant, outcome.reason) == (variant, Reason.STALE)
+
+
 @given(st.dictionaries(st.sampled_from("abc"), st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from("xyz")))
 def test_nobody_in_the_scope_escapes(context: dict[str, Any]) -> None:
     scope = {"a": 1, "b": "x"}

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 from rescind import wire
 
-from flagd.broadcast import QUEUE_MAX, Broadcast, sse
+from flagd.broadcast import AT_ONCE_MAX, QUEUE_MAX, Broadcast, Subscription, sse
 from flagd.http.stream import StreamApp, due
 from runtime import tokens
 from tests.flagd.world import PRODUCTION, World, flag
@@ -126,6 +126,40 @@ async def test_many_readers_over_http_all_get_the_kill(world: World, client: htt
         killed = await world.kill("f")
         events = await asyncio.gather(*(reader.change() for reader in readers))
     assert {(name, identity) for name, identity, _ in events} == {("change", str(killed))}
+
+
+def at_hand(subscription: Subscription) -> wire.Revision | None:
+    """The revision of what a subscriber gets without a turn of the loop."""
+    step = subscription.__anext__()
+    try:
+        step.send(None)
+    except StopIteration as done:
+        revision: wire.Revision = done.value.revision
+        return revision
+    step.close()
+    return None
+
+
+async def test_a_kill_goes_to_everyone_before_anything_else_has_its_turn() -> None:
+    """Acknowledgements of those who have it would come between it and the others."""
+    for is_kill in (False, True):
+        broadcast = Broadcast()
+        subscriptions = [broadcast.subscribe() for _ in range(3 * AT_ONCE_MAX)]
+        broadcast.send(sse("change", wire.Revision(1, 2), b"{}", wire.Revision(1, 1), is_kill=is_kill))
+        reached = [subscription for subscription in subscriptions if at_hand(subscription)]
+        assert len(reached) == (len(subscriptions) if is_kill else AT_ONCE_MAX)
+        broadcast.close()
+
+
+async def test_a_kill_hurries_on_what_is_under_way_before_it() -> None:  # P2
+    broadcast = Broadcast()
+    subscriptions = [broadcast.subscribe() for _ in range(3 * AT_ONCE_MAX)]
+    broadcast.send(sse("change", wire.Revision(1, 2), b"{}", wire.Revision(1, 1)))
+    broadcast.send(sse("change", wire.Revision(1, 3), b"{}", wire.Revision(1, 2), is_kill=True))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for subscription in subscriptions:
+        assert [at_hand(subscription), at_hand(subscription)] == [wire.Revision(1, 2), wire.Revision(1, 3)]
 
 
 async def test_a_reader_that_is_too_slow_is_let_go(world: World) -> None:

@@ -20,6 +20,7 @@ class Fate:
     def __init__(self) -> None:
         self.is_lost = False
         self.is_held = False
+        self.line = b""
         self.happens: list[Callable[[], None]] = []
 
 
@@ -42,6 +43,8 @@ class Proxy:
         """Requests with one of these in their first line get this answer, from here."""
         self.holds: tuple[bytes, ...] = ()
         """Answers to these never come through, though their connection stands: a proxy that buffers."""
+        self.silent: tuple[bytes, ...] = ()
+        """Nothing more comes through on connections that were asked for these, though they stand: half open."""
         self.alter: Callable[[bytes], bytes] = bytes
         """What becomes of each piece of an answer; b"" cuts the connection there."""
         self.flowing = asyncio.Event()
@@ -103,6 +106,7 @@ class Proxy:
                 writer.write(answer)
                 await writer.drain()
                 return
+            fate.line = line
             if any(path in line for path in self.holds):
                 fate.is_held = True
             if self.lose_answers_to and self.lose_answers_to in line:
@@ -122,7 +126,7 @@ class Proxy:
             if fate.is_lost:
                 self.lost_count += 1
                 return
-            if fate.is_held:
+            if fate.is_held or any(path in fate.line for path in self.silent):
                 continue
             if not (altered := self.alter(chunk)):
                 return

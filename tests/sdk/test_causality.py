@@ -139,6 +139,64 @@ async def test_one_request_keeps_one_revision_and_a_kill_overrides_it(site: Site
         assert reply.headers[HEADER].endswith(".1.4")
 
 
+async def test_a_request_that_met_a_kill_does_not_go_back_once_that_is_lifted(site: Site) -> None:
+    # P3: what it had been pinned to is older than what it has seen
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(rescind.AsyncClient(**site.options))
+        service = Service(client)
+        http = await stack.enter_async_context(calling(service))
+
+        async def kill_and_lift() -> None:
+            await asyncio.to_thread(site.kill)
+            await until(lambda: client.core.current.revision.n == 2)
+            assert client.boolean(FLAG, True) is False
+            await asyncio.to_thread(site.lift)
+            await until(lambda: client.core.current.revision.n == 3)
+
+        service.between = kill_and_lift
+        reply = await http.get("/")
+        assert [one.variant for one in service.seen] == ["on", "off"]
+        assert reply.headers[HEADER].endswith(".1.2")
+
+
+async def test_a_request_that_is_late_is_not_brought_back_by_a_kill_that_may_have_been_lifted(fragile: Site) -> None:
+    # P3
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(rescind.AsyncClient(**fragile.options))
+        service = Service(client)
+        http = await stack.enter_async_context(calling(service))
+        await asyncio.to_thread(fragile.kill)
+        await until(lambda: client.core.current.revision.n == 2)
+        fragile.server.kill()
+        await http.get("/", headers={HEADER: f"{fragile.environment}.1.3"})
+        assert {(one.reason, one.variant) for one in service.seen} == {("STALE", "off")}
+
+
+async def test_what_one_reply_has_seen_does_not_bring_back_a_request_that_has_seen_more(site: Site) -> None:
+    # P3
+    async with rescind.AsyncClient(**site.options) as client:
+        causality = client.core.causality
+        await asyncio.to_thread(site.put, definition=OFF_BY_DEFAULT)
+        await until(lambda: client.core.current.revision.n == 2)
+        pin = causality.pin(Revision(1, 9), CatchUp.LATE)
+        pin.revision = Revision(1, 1)
+        causality.learn(pin, Revision(1, 2), CatchUp.REACHED)
+        assert pin.evaluator is not None
+        assert pin.evaluator.evaluate(FLAG, {}, True).reason == "STALE"
+        assert pin.seen == Revision(1, 9)
+
+
+async def test_a_fetch_that_asks_for_more_than_the_one_under_way_gets_an_answer_of_its_own(site: Site) -> None:
+    # P3: two flips in quick succession, and a stream that is silent
+    async with rescind.AsyncClient(**site.options) as client:
+        await cut_off(client)
+        weaker = asyncio.ensure_future(client.core.follower.fetch(Revision(1, 1)))
+        await asyncio.sleep(0)
+        answers = await asyncio.gather(*(client.core.follower.fetch(Revision(1, 7)) for _ in range(5)))
+        assert [answer is not None and answer.denies(Revision(1, 7)) for answer in answers] == [True] * 5
+        assert (await weaker) is not None
+
+
 async def test_a_reply_teaches_the_caller_before_it_goes_on(site: Site) -> None:
     # P3
     async with AsyncExitStack() as stack:

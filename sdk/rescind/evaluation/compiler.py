@@ -160,9 +160,11 @@ class Compiler:
         return True
 
     def off(self, flag: FlagSpec, reason: Reason) -> Resolution:
-        """The flag's off variant, for whoever must not evaluate it (P3: STALE)."""
-        definition = definition_of(flag)
-        return self._outcomes(definition).off(flag.off_variant, reason)
+        """For whoever must not evaluate it (P3: STALE): the off variant, a standing kill's where it takes everyone (P4)."""
+        outcomes = self._outcomes(definition_of(flag))
+        standing = next((kill.off_variant for kill in judged_order(flag.kills) if not kill.scope), flag.off_variant)
+        off = outcomes.off(standing, reason)
+        return outcomes.off(flag.off_variant, reason) if off.value is UNSET else off
 
     def _outcomes(self, definition: Mapping[str, Any], **more: Any) -> Outcomes:
         variants = definition.get("variants")
