@@ -139,26 +139,6 @@ async def test_one_request_keeps_one_revision_and_a_kill_overrides_it(site: Site
         assert reply.headers[HEADER].endswith(".1.4")
 
 
-async def test_a_request_that_met_a_kill_does_not_go_back_once_that_is_lifted(site: Site) -> None:
-    # P3: what it had been pinned to is older than what it has seen
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(rescind.AsyncClient(**site.options))
-        service = Service(client)
-        http = await stack.enter_async_context(calling(service))
-
-        async def kill_and_lift() -> None:
-            await asyncio.to_thread(site.kill)
-            await until(lambda: client.core.current.revision.n == 2)
-            assert client.boolean(FLAG, True) is False
-            await asyncio.to_thread(site.lift)
-            await until(lambda: client.core.current.revision.n == 3)
-
-        service.between = kill_and_lift
-        reply = await http.get("/")
-        assert [one.variant for one in service.seen] == ["on", "off"]
-        assert reply.headers[HEADER].endswith(".1.2")
-
-
 async def test_a_request_that_is_late_is_not_brought_back_by_a_kill_that_may_have_been_lifted(fragile: Site) -> None:
     # P3
     async with AsyncExitStack() as stack:
