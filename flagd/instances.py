@@ -31,6 +31,8 @@ BATCH_MAX = 1_000
 WAITING_MAX = 100_000
 TEXT_MAX = 256
 REVISION_MAX = 2**53
+ADOPTED_MAX = 1_000
+"""Of one beat."""
 
 _INSTANCES = Queries.load("flagd", "instances")
 _TEXTS = ("instance", "service", "how", "sdk_version", "service_version")
@@ -53,6 +55,8 @@ class Instance(Struct, frozen=True, kw_only=True):
     signed_off_at: datetime | None
     sdk_version: str
     service_version: str
+    journal_open: bool
+    """Holds what the server has not got: outcomes, or effects that it began without it."""
 
 
 BEAT = "evaluate"
@@ -62,8 +66,8 @@ BEGUN = "effects"
 
 
 def heard(beat: wire.InstanceBeat, principal: Principal, environment: str) -> wire.InstanceBeat:
-    """The beat as far as its sender may speak: without `begun` from one who may admit no effect (P8)."""
-    return beat if principal.allows(BEGUN, environment) else msgspec.structs.replace(beat, begun=None)
+    """The beat as far as its sender may speak: without `begun` and `adopted` from one who may admit no effect (P8)."""
+    return beat if principal.allows(BEGUN, environment) else msgspec.structs.replace(beat, begun=None, adopted=[])
 
 
 def faults_of(beat: wire.InstanceBeat) -> list[wire.Fault]:
@@ -131,6 +135,7 @@ class Instances:
                 signed_off_at=row["signed_off_at"],
                 sdk_version=row["sdk_version"],
                 service_version=row["service_version"],
+                journal_open=row["journal_open"],
             )
             for row in rows
         ]
@@ -158,6 +163,8 @@ class Instances:
             async with self._pg.transaction() as connection:
                 await connection.execute(_INSTANCES.beat, rows)
                 await connection.execute(_INSTANCES.acknowledge, rows)
+                if gone := _gone([(environment, beat) for environment, beat, _ in batch]):
+                    await connection.execute(_INSTANCES.adopted, [one[0] for one in gone], [one[1] for one in gone])
         except BaseException as error:
             for _, _, done in batch:
                 if not done.done():
@@ -170,13 +177,27 @@ class Instances:
                     done.set_result(None)
 
 
+def _gone(beats: Sequence[tuple[str, wire.InstanceBeat]]) -> list[tuple[str, str]]:
+    """The instances of which a sibling says that it has delivered all they held."""
+    return sorted(
+        (environment, name)
+        for environment, beat in beats
+        for name in beat.adopted[:ADOPTED_MAX]
+        if name != beat.instance and name.isprintable() and not beat.journal_open
+    )
+
+
 def _rows(beats: Sequence[tuple[str, wire.InstanceBeat]]) -> list[dict[str, Any]]:
     """One row per instance: of several beats in a batch the newest revision, signed off if any of them says so."""
     newest: dict[tuple[str, str], wire.InstanceBeat] = {}
     for environment, beat in beats:
         held = newest.setdefault((environment, beat.instance), beat)
         best = beat if beat.revision > held.revision else held
-        newest[environment, beat.instance] = msgspec.structs.replace(best, signing_off=beat.signing_off or held.signing_off)
+        newest[environment, beat.instance] = msgspec.structs.replace(
+            best,
+            signing_off=beat.signing_off or held.signing_off,
+            journal_open=beat.journal_open or held.journal_open,
+        )
     return [
         {
             "environment": environment,
@@ -189,6 +210,8 @@ def _rows(beats: Sequence[tuple[str, wire.InstanceBeat]]) -> list[dict[str, Any]
             "service_version": beat.service_version,
             "signing_off": beat.signing_off,
             "obeys_staleness": beat.obeys_staleness,
+            "proceeds": beat.proceeds,
+            "journal_open": beat.journal_open,
         }
         for (environment, _), beat in newest.items()
     ]

@@ -22,7 +22,7 @@ def routes(replicas: Replicas, instances: Instances, on_acknowledged: OnAcknowle
         replica, one = replicas.held(environment), read(_beats, body)
         if replica is None or one is None or faults_of(one):
             return None
-        await instances.beat(environment, one)
+        await instances.beat(environment, heard(one, principal, environment))
         if one.begun is not None and on_acknowledged is not None:
             await on_acknowledged(environment, heard(one, principal, environment))
         return wire.InstanceBeatAnswer(revision=replica.revision, interval_seconds=HEARTBEAT_SECONDS)

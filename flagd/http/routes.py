@@ -111,7 +111,7 @@ class InstanceController(Controller):
         require_any(principal, (BEAT,), environment)
         replica = await replicas.get(environment)
         beat = _beat(await read(request))
-        await instances.beat(environment, beat)
+        await instances.beat(environment, heard(beat, principal, environment))
         if beat.begun is not None and acknowledged.tell is not None:
             await acknowledged.tell(environment, heard(beat, principal, environment))
         told = wire.InstanceBeatAnswer(revision=replica.revision, interval_seconds=HEARTBEAT_SECONDS)
