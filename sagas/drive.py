@@ -209,7 +209,7 @@ class Drive:
         )
 
     async def _settle(self, row: Record) -> float | None:
-        """Count; then settled, or waiting for people or for instances that may hold records, or look again at what is missing."""
+        """Count; then settled, or waiting for people or for records that instances may hold, or look at what is missing."""
         tools = self._tools
         if row["state"] == "settled":
             return None

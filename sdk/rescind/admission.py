@@ -66,13 +66,13 @@ class Admission:
         self._instance = instance
         self._batcher: Batcher[Asking, AdmitResult] = Batcher(self._send, size_of)
 
-    async def ask(self, asking: Asking) -> AdmitResult:
-        """The ledger's answer. Raises `Unreachable` after five seconds without one, `ApiError` for a refusal as a whole.
+    async def ask(self, asking: Asking, seconds: float = ADMISSION_SECONDS) -> AdmitResult:
+        """The ledger's answer. Raises `Unreachable` after `seconds` without one, `ApiError` for a refusal as a whole.
 
         Every repeat carries the same token, so an answer that was lost costs nothing. Whoever is cancelled here may have
         another call this again, for the same answer.
         """
-        deadline = self._clock.monotonic() + ADMISSION_SECONDS
+        deadline = self._clock.monotonic() + seconds
         failures = 0
         while True:
             try:
@@ -80,7 +80,7 @@ class Admission:
                     asking.ticket = self._batcher.submit(asking, deadline - self._clock.monotonic())
                 return await asking.ticket.future
             except TimeoutError:
-                raise Unreachable(f"no answer within {ADMISSION_SECONDS:.0f} s to effect {asking.request.key!r}") from None
+                raise Unreachable(f"no answer within {seconds:.1f} s to effect {asking.request.key!r}") from None
             except (Unreachable, ApiError) as error:
                 asking.ticket = None
                 failures += 1

@@ -13,6 +13,7 @@ from rescind.bodies import Bodies
 from rescind.clock import Clock, full_jitter_seconds
 from rescind.current import Current
 from rescind.errors import ApiError, Unreachable
+from rescind.proceeding import Proceeding
 from rescind.reports import Reports
 from rescind.settings import ClientSettings
 from rescind.transport import AsyncApi
@@ -36,6 +37,7 @@ class Beats:
         current: Current,
         bodies: Bodies,
         reports: Reports,
+        proceeding: Proceeding,
         clock: Clock,
         behind: Callable[[Revision], None],
     ) -> None:
@@ -45,6 +47,7 @@ class Beats:
         self._current = current
         self._bodies = bodies
         self._reports = reports
+        self._proceeding = proceeding
         self._clock = clock
         self._behind = behind
         self._told = Revision()
@@ -75,6 +78,9 @@ class Beats:
                 failures += 1
                 await self._wait(self._pause_seconds(error, failures, kill))
                 continue
+            if failures:
+                self._reports.held.hurry()
+                self._proceeding.held.hurry()
             failures, self.last_error = 0, ""
             if self._told > self._current.revision:
                 self._behind(self._told)
@@ -86,9 +92,15 @@ class Beats:
         """The last beat: nothing of this instance begins any more."""
         await self._api.call("POST", self._api.within("/heartbeats"), self._message(True, signing_off=True), InstanceBeatAnswer)
 
+    def emptied(self) -> None:
+        """The journals are empty: a rollback may be waiting to hear so."""
+        self._wake.set()
+
     async def _beat(self, kill: bool) -> InstanceBeatAnswer:
-        path = self._api.within("/heartbeats")
-        return await self._api.repeatable(path, self._message(kill), InstanceBeatAnswer, timeout_seconds=BEAT_SECONDS)
+        path, message = self._api.within("/heartbeats"), self._message(kill)
+        answer = await self._api.repeatable(path, message, InstanceBeatAnswer, timeout_seconds=BEAT_SECONDS)
+        self._proceeding.told(message.adopted)
+        return answer
 
     def _pause_seconds(self, error: Exception, failures: int, kill: bool) -> float:
         """How long to wait after a beat that failed. A token without the scope `evaluate` has it refused each time."""
@@ -100,6 +112,7 @@ class Beats:
 
     def _message(self, kill: bool, *, signing_off: bool = False) -> InstanceBeat:
         revision = self._current.revision  # read before the bodies: what begins after it is under this revision's kills
+        is_open = not (self._reports.held.is_empty and self._proceeding.held.is_empty)
         return InstanceBeat(
             instance=self._settings.instance,
             service=self._settings.service,
@@ -109,8 +122,10 @@ class Beats:
             sdk_version=__version__,
             service_version=self._settings.service_version,
             signing_off=signing_off,
-            journal_open=len(self._reports.held) > 0,
+            journal_open=is_open,
             obeys_staleness=True,
+            proceeds=True,
+            adopted=[] if is_open else list(self._proceeding.adopted),
         )
 
     async def _wait(self, seconds: float) -> None:
