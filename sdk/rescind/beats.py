@@ -50,7 +50,8 @@ class Beats:
         self._proceeding = proceeding
         self._clock = clock
         self._behind = behind
-        self._told = Revision()
+        self.told = Revision()
+        """The revision that the last beat was answered with."""
         self._interval_seconds = INTERVAL_SECONDS
         self._wake = asyncio.Event()
         self._kill = False
@@ -71,7 +72,7 @@ class Beats:
             self._wake.clear()
             kill, self._kill = self._kill, False
             try:
-                answer = await self._beat(kill)
+                answer = await self.beat(kill)
             except (Unreachable, ApiError) as error:
                 self.last_error = str(error)
                 self._kill = self._kill or kill
@@ -82,9 +83,9 @@ class Beats:
                 self._reports.held.hurry()
                 self._proceeding.held.hurry()
             failures, self.last_error = 0, ""
-            if self._told > self._current.revision:
-                self._behind(self._told)
-            self._told = answer.revision
+            if self.told > self._current.revision:
+                self._behind(self.told)
+            self.told = answer.revision
             self._interval_seconds = min(max(answer.interval_seconds, INTERVAL_SECONDS_MIN), INTERVAL_SECONDS_MAX)
             await self._wait(self._interval_seconds * (0.9 + 0.2 * self._clock.random()))
 
@@ -96,7 +97,8 @@ class Beats:
         """The journals are empty: a rollback may be waiting to hear so."""
         self._wake.set()
 
-    async def _beat(self, kill: bool) -> InstanceBeatAnswer:
+    async def beat(self, kill: bool) -> InstanceBeatAnswer:
+        """One beat; after a kill it names the bodies that have begun. Raises `Unreachable`, `ApiError`."""
         path, message = self._api.within("/heartbeats"), self._message(kill)
         answer = await self._api.repeatable(path, message, InstanceBeatAnswer, timeout_seconds=BEAT_SECONDS)
         self._proceeding.told(message.adopted)

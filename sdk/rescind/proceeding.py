@@ -65,7 +65,8 @@ class Proceeding:
         self._current = current
         self._instance = instance
         self._keep = keep
-        self._prepared = False
+        self.is_prepared = False
+        """A sibling would find this instance's journal."""
         self.memory = Memory()
         self.held: Held[ProceededEffect] = Held(self._send, clock, self._read, on_empty)
         self.is_away = False
@@ -82,9 +83,9 @@ class Proceeding:
     async def prepare(self, changed: Iterable[str]) -> None:
         """Have a journal before it is needed where one of these flags lets effects go on: whoever comes after finds it."""
         journal = self.held.journal
-        if self._prepared or journal is None or not any(self.allows(key) for key in changed):
+        if self.is_prepared or journal is None or not any(self.allows(key) for key in changed):
             return
-        self._prepared = True
+        self.is_prepared = True
         try:
             await in_thread(journal.prepare)
         except OSError as error:
@@ -175,7 +176,7 @@ class Proceeding:
         flag = snapshot.flags.get(request.flag) if snapshot else None
         limit = flag.max_staleness_seconds if flag else None
         with self._current.lock:
-            kill = self._current.dead(request.flag, self._current.epoch(request.flag), request.attributes)
+            kill = self._current.dead(request.flag, 0, request.attributes)  # whatever stands: nothing of it was admitted
         if kill is not None:
             detail = {"off_variant": kill.off_variant, "rollback_id": kill.rollback_id}
             named = {"kind": request.kind, "key": request.key, "flag": request.flag}
