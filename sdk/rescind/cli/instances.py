@@ -22,7 +22,8 @@ def instances(session: Session, everyone: bool) -> None:
         session.show_json(answer)
         return
     rows = [row for row in answer["instances"] if everyone or row.get("live", True)]
-    session.console.print(table_of(rows, COLUMNS) if rows else "no instance is connected")
+    columns = (*COLUMNS, "journal_open") if any(row.get("journal_open") for row in rows) else COLUMNS
+    session.console.print(table_of(rows, columns) if rows else "no instance is connected")
 
 
 COMMANDS = (instances,)
