@@ -161,7 +161,7 @@ class Permits:
             return await self._admitted(asking, ADMISSION_SECONDS)
         asking.request = msgspec.structs.replace(asking.request, by_key=True)
         try:
-            granted = await self._admitted(asking, self._proceeding.patience_seconds())
+            granted = await self._admitted(asking, self._proceeding.patience_seconds(), once=self._proceeding.is_away)
         except Unreachable as error:
             if not means_away(error):
                 raise
@@ -214,10 +214,10 @@ class Permits:
         if permission.request is not None:
             self._proceeding.memory.end(permission.request, permission.effect_id, report.outcome, report.result)
 
-    async def _admitted(self, asking: Asking, seconds: float) -> Granted:
+    async def _admitted(self, asking: Asking, seconds: float, *, once: bool = False) -> Granted:
         request = asking.request
         await self._named()
-        result = await self._admission.ask(asking, seconds)
+        result = await self._admission.ask(asking, seconds, once=once)
         if result.outcome == "replayed":
             return Granted(request=request, result=result, permission=None)
         if result.outcome != "admitted" or not result.effect_id:

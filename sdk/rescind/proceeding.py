@@ -31,7 +31,7 @@ SUFFIX = ".proceeded"
 PATIENCE_SECONDS = 1.0
 """How long an effect waits for the server before it goes on without it."""
 AWAY_SECONDS = 0.2
-"""The same while the one before it had no answer."""
+"""The same, and one try, while the one before it had no answer."""
 DELIVERY_SECONDS = 10.0
 PAYLOAD_BYTES_MAX = 65_536
 ATTRIBUTES_BYTES_MAX = 16_384

@@ -161,7 +161,7 @@ class LedgerAdmission(Admission):
         self._time = clock
         self._ledger = ledger
 
-    async def ask(self, asking: Asking, seconds: float = ADMISSION_SECONDS) -> AdmitResult:
+    async def ask(self, asking: Asking, seconds: float = ADMISSION_SECONDS, *, once: bool = False) -> AdmitResult:
         """The ledger's answer."""
         asking.asked_at = self._time.monotonic()
         return self._ledger.admit(asking.request)
