@@ -67,8 +67,8 @@ class Admission:
         self._batcher: Batcher[Asking, AdmitResult] = Batcher(self._send, size_of)
 
     async def ask(self, asking: Asking, seconds: float = ADMISSION_SECONDS, *, once: bool = False) -> AdmitResult:
-        """The ledger's answer. Raises `Unreachable` after `seconds` without one, or when `once` has failed, and `ApiError` for a
-        refusal as a whole.
+        """The ledger's answer. Raises `Unreachable` after `seconds` without one, or after one try, and `ApiError` for a refusal
+        as a whole.
 
         Every repeat carries the same token, so an answer that was lost costs nothing. Whoever is cancelled here may have
         another call this again, for the same answer.

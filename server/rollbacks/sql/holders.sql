@@ -23,8 +23,13 @@ WHERE r.id = $1
     AND (coalesce(json_array_length(d.document -> 'services'), 0) = 0 OR i.service IN (
         SELECT s.value FROM json_array_elements_text(d.document -> 'services') AS s (value)))
     AND NOT ((i.signed_off_at IS NOT NULL OR (i.generation, i.revision) >= (r.generation, r.revision)) AND NOT i.journal_open)
-ON CONFLICT (rollback_id, instance_id) DO UPDATE SET seen_at = excluded.seen_at, has_open = excluded.has_open
-WHERE h.cleared_at IS NULL AND (h.seen_at, h.has_open) IS DISTINCT FROM (excluded.seen_at, excluded.has_open)
+-- a kill that widened the rollback asks those anew who had spoken; what was written off stays so
+ON CONFLICT (rollback_id, instance_id) DO UPDATE SET
+    seen_at = excluded.seen_at, has_open = excluded.has_open, cleared_at = NULL, how = NULL
+WHERE (h.cleared_at IS NULL AND (h.seen_at, h.has_open) IS DISTINCT FROM (excluded.seen_at, excluded.has_open))
+    OR (h.how <> 'written_off' AND EXISTS (
+        SELECT FROM sagas.rollbacks AS k
+        WHERE k.id = h.rollback_id AND (k.holders_generation, k.holders_revision) IS DISTINCT FROM (k.generation, k.revision)))
 
 -- name: clear
 -- By their own word: an acknowledged revision and an empty journal, or the last beat and an empty journal.
