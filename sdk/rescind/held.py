@@ -145,7 +145,7 @@ class Held(Generic[Item]):
         """Return once `line` is in the journal, synced; those who come together share a sync. Raises `OSError`."""
         synced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._unwritten.append((line, synced))
-        if self._syncing is None:
+        if self._syncing is None or self._syncing.done():
             self._syncing = asyncio.ensure_future(self._sync())
         await synced
 
@@ -226,7 +226,7 @@ class Held(Generic[Item]):
 
     async def close(self) -> None:
         """Leave what is held to whoever comes after."""
-        if self._syncing is not None:
+        if self._syncing is not None and not self._syncing.done():
             await asyncio.shield(self._syncing)
         async with self._writing:
             if self._journal is not None:
