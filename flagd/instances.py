@@ -40,6 +40,8 @@ DECLARED_MAX = 256
 
 UNPROVEN_MAX = 10_000
 """So many revisions beyond the environment's own are believed of an instance that shows no proof: more than a restore loses."""
+ADOPTED_MAX = 1_000
+"""Of one beat."""
 
 _INSTANCES = Queries.load("flagd", "instances")
 _TEXTS = ("instance", "service", "how", "sdk_version", "service_version")
@@ -72,6 +74,8 @@ class Instance(Struct, frozen=True, kw_only=True):
     service_version: str
     declared: list[str] | None
     """The flags that its code says it supports; null from one that has never said."""
+    journal_open: bool
+    """Holds what the server has not got: outcomes, or effects that it began without it."""
 
 
 class Filter(Struct, frozen=True, kw_only=True):
@@ -103,8 +107,8 @@ BEGUN = "effects"
 
 
 def heard(beat: wire.InstanceBeat, principal: Principal, environment: str) -> wire.InstanceBeat:
-    """The beat as far as its sender may speak: without `begun` from one who may admit no effect (P8)."""
-    return beat if principal.allows(BEGUN, environment) else msgspec.structs.replace(beat, begun=None)
+    """The beat as far as its sender may speak: without `begun` and `adopted` from one who may admit no effect (P8)."""
+    return beat if principal.allows(BEGUN, environment) else msgspec.structs.replace(beat, begun=None, adopted=[])
 
 
 def faults_of(beat: wire.InstanceBeat) -> list[wire.Fault]:
@@ -197,6 +201,7 @@ class Instances:
                 sdk_version=row["sdk_version"],
                 service_version=row["service_version"],
                 declared=row["declared"],
+                journal_open=row["journal_open"],
             )
             for row in rows
         ]
@@ -224,6 +229,8 @@ class Instances:
             async with self._pg.transaction() as connection:
                 written = await connection.fetch(_INSTANCES.beat, rows, UNPROVEN_MAX)
                 await connection.execute(_INSTANCES.acknowledge, rows)
+                if gone := _gone(batch):
+                    await connection.execute(_INSTANCES.adopted, [one[0] for one in gone], [one[1] for one in gone])
         except BaseException as error:
             for one in batch:
                 if not one.done.done():
@@ -239,14 +246,17 @@ class Instances:
 
 def _rows(batch: Sequence[_Waiting], now: float) -> list[dict[str, Any]]:
     """One row per instance: of several beats in a batch the newest revision, signed off if any of them says so, with what the
-    last of them declared."""
+    last of them declared; its journal is open if any of them says so."""
     newest: dict[tuple[str, str], _Waiting] = {}
     for one in batch:
         held = newest.setdefault((one.environment, one.beat.instance), one)
         best = one if one.beat.revision > held.beat.revision else held
-        declared = held.beat.declared if one.beat.declared is None else one.beat.declared
-        is_ending = one.beat.signing_off or held.beat.signing_off
-        merged = msgspec.structs.replace(best.beat, signing_off=is_ending, declared=declared)
+        merged = msgspec.structs.replace(
+            best.beat,
+            signing_off=one.beat.signing_off or held.beat.signing_off,
+            journal_open=one.beat.journal_open or held.beat.journal_open,
+            declared=held.beat.declared if one.beat.declared is None else one.beat.declared,
+        )
         proven = max(one.proven, held.proven)
         newest[one.environment, one.beat.instance] = msgspec.structs.replace(best, beat=merged, proven=proven)
     return [_row(one, now) for one in newest.values()]
@@ -268,8 +278,20 @@ def _row(one: _Waiting, now: float) -> dict[str, Any]:
         "service_version": beat.service_version,
         "signing_off": beat.signing_off,
         "obeys_staleness": beat.obeys_staleness,
+        "proceeds": beat.proceeds,
+        "journal_open": beat.journal_open,
         "applied_ago_ms": ago_ms,
         "declared": declared_of(beat),
         "proven_generation": one.proven.generation,
         "proven_revision": one.proven.n,
     }
+
+
+def _gone(batch: Sequence[_Waiting]) -> list[tuple[str, str]]:
+    """The instances of which a sibling says that it has delivered all they held."""
+    return sorted(
+        (one.environment, name)
+        for one in batch
+        for name in one.beat.adopted[:ADOPTED_MAX]
+        if name != one.beat.instance and name.isprintable() and not one.beat.journal_open
+    )

@@ -48,10 +48,17 @@ class Segments(Struct, frozen=True, kw_only=True):
 class FlagService:
     """Everything that changes flags, and what people read of them."""
 
-    def __init__(self, pg: Postgres, replicas: Replicas, on_created: writing.OnCreated) -> None:
+    def __init__(
+        self,
+        pg: Postgres,
+        replicas: Replicas,
+        on_created: writing.OnCreated,
+        on_proceeding: writing.OnProceeding | None = None,
+    ) -> None:
         self._pg = pg
         self._replicas = replicas
         self._on_created = on_created
+        self._on_proceeding = on_proceeding
         self._edits = asyncio.Semaphore(EDITS_MAX)
 
     async def environments(self) -> list[store.Environment]:
@@ -160,6 +167,7 @@ class FlagService:
             beside=beside,
             because=because or {},
             on_created=self._on_created,
+            on_proceeding=self._on_proceeding,
         )
 
     async def export_document(self, environment: str) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from runtime.postgres import Connection
 OnCreated = Callable[[Connection, str, Sequence[tuple[str, str]]], Awaitable[None]]
 """Called in the change's own transaction with each (key, off variant) that is new."""
 
+OnProceeding = Callable[[Connection, str, Sequence[str]], Awaitable[None]]
+"""Called in it with the keys of those flags that declare `on_unreachable: proceed`."""
+
 AUDIT_ENTRIES_MAX = 50
 
 
@@ -33,6 +36,7 @@ async def write(
     beside: Sequence[dict[str, Any]],
     because: Mapping[str, Any],
     on_created: OnCreated,
+    on_proceeding: OnProceeding | None = None,
 ) -> wire.Revision:
     """Write what was judged in this transaction. `beside` are operations that the caller carries out itself, `because` is what
     else the audit entries say."""
@@ -44,6 +48,8 @@ async def write(
         await store.put_document(connection, environment, judged.evaluators, judged.metadata)
     if plan.fences:
         await on_created(connection, environment, plan.fences)
+    if plan.proceeding and on_proceeding is not None:
+        await on_proceeding(connection, environment, plan.proceeding)
     recorded = [*plan.operations(), *beside]
     keys = [*plan.keys(), *(str(operation["key"]) for operation in beside)]
     await store.record_revision(connection, environment, revision, actor=actor, reason=reason, operations=recorded, keys=keys)

@@ -2,6 +2,7 @@
 
 RuntimeFault
 ├── Unavailable      a server we need cannot be reached now: 503, try again after `retry_after_seconds`
+│   ├── InRecovery   closed until an admin says that the restored state is the one to go on with
 │   └── Refused      it answers, and does not let us in: no such database, a wrong password
 ├── OutcomeUnknown   a COMMIT whose answer was lost: it may stand or not (hazard 6)
 ├── SettingsError    the environment's settings are wrong: every fault at once
@@ -18,6 +19,7 @@ class Code(StrEnum):
     """The `code` of a problem. Never changes once released."""
 
     UNAVAILABLE = "unavailable"
+    IN_RECOVERY = "in_recovery"
     OUTCOME_UNKNOWN = "outcome_unknown"
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
@@ -43,6 +45,10 @@ class Unavailable(RuntimeFault):
         self.what = what
         self.detail = detail
         self.retry_after_seconds = retry_after_seconds
+
+
+class InRecovery(Unavailable):
+    """What was asked for is closed until an admin says that the restored state is the one to go on with (hazard 5)."""
 
 
 class Refused(Unavailable):

@@ -22,7 +22,7 @@ from litestar.exceptions import HTTPException, SerializationException, Validatio
 from msgspec import Struct
 from opentelemetry import trace
 
-from runtime.errors import Code, OutcomeUnknown, Unavailable
+from runtime.errors import Code, InRecovery, OutcomeUnknown, Unavailable
 from runtime.telemetry import counter
 
 CONTENT_TYPE = "application/problem+json"
@@ -167,7 +167,7 @@ def problem_of(error: Exception) -> Problem:
         case Unavailable():
             return Problem(
                 503,
-                Code.UNAVAILABLE,
+                Code.IN_RECOVERY if isinstance(error, InRecovery) else Code.UNAVAILABLE,
                 f"{error.what} is not available",
                 "Nothing was done.",
                 next_step="Try again after the seconds in Retry-After.",

@@ -68,6 +68,18 @@ class Decisions:
         """Leave these effects as they are, for ever and by name. One whose compensation is running is not skipped."""
         return await self._on_effects(rollback_id, "skip", ids, actor, reason, _skip)
 
+    async def write_off(self, rollback_id: UUID, instances: Sequence[str], *, actor: str, reason: str) -> Decision:
+        """Wait no longer for records that these instances may hold: they are lost with their disks. Late news still counts."""
+        async with self._pg.transaction() as connection:
+            row = await _rollback(connection, rollback_id)
+            await connection.execute(QUERIES.lock_rollback, rollback_id)
+            gone = await connection.fetch(QUERIES.write_off, rollback_id, list(instances), actor, reason)
+            if gone:
+                await connection.execute(QUERIES.touched, rollback_id)
+            named = [each["instance_id"] for each in gone]
+            await _conclude(connection, row, "skip", actor, reason, len(named), None, instances=named)
+        return Decision(rollback_id=rollback_id, verb="skip", changed=len(named))
+
     async def acknowledge(self, rollback_id: UUID, ids: Sequence[UUID] | None = None, *, actor: str, reason: str) -> Decision:
         """Say that a person knows of these irreversible effects, or of all of them. A notice nobody approved is not sent."""
         return await self._on_effects(rollback_id, "acknowledge", ids, actor, reason, _acknowledge)
@@ -200,10 +212,11 @@ async def _conclude(
     reason: str,
     changed: int,
     ids: Sequence[UUID] | None,
+    **more: object,
 ) -> None:
     if not changed:
         return
-    detail = {"changed": changed, "ids": None if ids is None else [str(identity) for identity in ids]}
+    detail = {"changed": changed, "ids": None if ids is None else [str(identity) for identity in ids], **more}
     await audit.append(
         connection,
         actor=actor,

@@ -209,7 +209,7 @@ class Drive:
         )
 
     async def _settle(self, row: Record) -> float | None:
-        """Count; then settled, or waiting for people, or look again at what is missing."""
+        """Count; then settled, or waiting for people or for records that instances may hold, or look at what is missing."""
         tools = self._tools
         if row["state"] == "settled":
             return None
@@ -218,6 +218,10 @@ class Drive:
         news = self._news
         async with tools.pg.connection() as connection:
             found = await settlement.sums(connection, self._id)
+        if found.adds_up and row["is_held_open"]:
+            await self._write(QUERIES["pass"], row["version"], "compensating", "waiting")
+            self._weighed = (row["version"], news)
+            return tools.poll_seconds
         if found.adds_up or found.missing:
             async with tools.pg.transaction() as connection:
                 await tools.leases.fence(connection, self._shards)

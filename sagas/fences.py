@@ -21,3 +21,11 @@ async def ensure(connection: Connection, environment: str, flags: Sequence[tuple
     """
     keys = [key for key, _ in flags]
     await connection.execute(QUERIES.ensure, environment, keys, [off_variant for _, off_variant in flags])
+
+
+async def let_proceed(connection: Connection, environment: str, flags: Sequence[str]) -> None:
+    """Effects of these flags may be begun without the server from now on: their rollbacks wait for whoever may hold records.
+
+    To be called in the transaction that puts the flags, after `ensure`.
+    """
+    await connection.execute(QUERIES.let_proceed, environment, list(flags))

@@ -12,6 +12,8 @@ from rescind.wire import Revision
 
 from sagas.core.effects import Status
 from sagas.core.keys import Recorded
+from sagas.core.proceeded import Place as ProceededPlace
+from sagas.core.proceeded import Proceeded
 from sagas.store import QUERIES, FlagName, flag_of
 
 EVIDENCE_MAX = 128
@@ -175,9 +177,53 @@ async def record_seconds(connection: Connection, seconds: Sequence[Second]) -> N
     )
 
 
-async def arm(connection: Connection, effect_ids: Sequence[UUID]) -> None:
-    """Have whoever undoes these effects look at them again, in this very transaction (P11, hazard 3)."""
-    await connection.execute(QUERIES.arm, effect_ids)
+async def proceed(
+    connection: Connection, told: Proceeded, at: ProceededPlace, *, is_off: bool, epoch: int, generation: int, takes_key: bool
+) -> None:
+    """Write an effect that was begun without the server, as begun and not reported."""
+    ask = told.ask
+    await connection.execute(
+        QUERIES.proceed,
+        at.effect_id,
+        ask.environment,
+        ask.kind,
+        ask.key,
+        ask.payload_hash,
+        generation,
+        takes_key,
+        ask.flag,
+        ask.variant,
+        is_off,
+        ask.revision[0],
+        ask.revision[1],
+        epoch,
+        ask.attributes_json,
+        ask.saga,
+        ask.saga_version,
+        ask.saga_instance,
+        ask.step,
+        ask.kind_version,
+        ask.subject,
+        ask.payload_json,
+        ask.instance,
+        told.report.token,
+        told.ago_seconds,
+    )
+
+
+async def proceed_again(connection: Connection, effect_id: UUID, token: UUID, ago_seconds: float) -> None:
+    """Note an attempt that was made without the server at an effect that is on record."""
+    await connection.execute(QUERIES.proceed_again, effect_id, token, ago_seconds, EVIDENCE_MAX)
+
+
+async def ended(connection: Connection, effect_id: UUID, token: UUID, ago_seconds: float) -> None:
+    """Say when a body that succeeded without the server had ended."""
+    await connection.execute(QUERIES.ended, effect_id, token, ago_seconds)
+
+
+async def arm(connection: Connection, effect_ids: Sequence[UUID]) -> bool:
+    """Have whoever undoes these effects look at them again, in this very transaction (P11, hazard 3). Whether anyone does."""
+    return bool(await connection.fetchval(QUERIES.arm, effect_ids))
 
 
 async def permissions(

@@ -63,7 +63,7 @@ class Parts:
         self.instances = Instances(pg)
         self.counts = Counts(pg, self.clock)
         self.forgetting = Forgetting([self.requests.purge, self.counts.forget], self.clock)
-        self.flags = FlagService(pg, self.replicas, fences.ensure)
+        self.flags = FlagService(pg, self.replicas, fences.ensure, fences.let_proceed)
         self.imports = Imports(pg, self.replicas, self.flags)
         self.recovery = Recovery(pg, self.replicas, self.clock, self._after_commit)
         self.ledger = Ledger(pg, self.clock, self.entropy, expect_open=self.recovery.expect_open)

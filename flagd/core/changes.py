@@ -73,6 +73,11 @@ class Plan(Struct, kw_only=True):
     segments: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     """Shared rules by name as they are from now on, None for one that is taken away."""
 
+    @property
+    def proceeding(self) -> list[str]:
+        """The flags that declare that effects go on without the server."""
+        return [flag.key for flag in self.puts if flag.on_unreachable == "proceed"]
+
     def operations(self) -> list[dict[str, str]]:
         """As the revision records them."""
         done = [{"op": "put", "key": flag.key} for flag in self.puts]

@@ -31,7 +31,7 @@ def routes(
         replica, one = replicas.held(environment), read(_beats, body)
         if replica is None or one is None or faults_of(one):
             return None
-        answer = await instances.beat(environment, one, replica.revision)
+        answer = await instances.beat(environment, heard(one, principal, environment), replica.revision)
         if one.begun is not None and on_acknowledged is not None:
             await on_acknowledged(environment, heard(one, principal, environment))
         return answer

@@ -118,7 +118,7 @@ class InstanceController(Controller):
         require_any(principal, (BEAT,), environment)
         replica = await replicas.get(environment)
         beat = _beat(await read(request))
-        told = await instances.beat(environment, beat, replica.revision)
+        told = await instances.beat(environment, heard(beat, principal, environment), replica.revision)
         if beat.begun is not None and acknowledged.tell is not None:
             await acknowledged.tell(environment, heard(beat, principal, environment))
         return answer(request, told)

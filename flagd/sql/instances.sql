@@ -8,7 +8,7 @@ WITH beats AS (
     FROM json_to_recordset($1::json) AS b (
         environment text, instance text, service text, generation bigint, revision bigint, how text,
         sdk_version text, service_version text, signing_off boolean, obeys_staleness boolean, applied_ago_ms double precision,
-        declared text [], proven_generation bigint, proven_revision bigint
+        declared text [], proven_generation bigint, proven_revision bigint, proceeds boolean, journal_open boolean
     ) INNER JOIN flagd.environments AS e ON e.name = b.environment
 ), kept AS (
     SELECT b.*, CASE
@@ -23,11 +23,12 @@ WITH beats AS (
 )
 INSERT INTO flagd.instances AS i (
     environment, id, service, sdk_version, service_version, generation, revision, how, signed_off_at, obeys_staleness,
-    applied_at, declared
+    applied_at, declared, proceeds, journal_open
 )
 SELECT b.environment, b.instance, b.service, b.sdk_version, b.service_version, b.at[1], b.at[2], b.how,
     CASE WHEN b.signing_off THEN clock_timestamp() END, coalesce(b.obeys_staleness, false),
-    clock_timestamp() - make_interval(secs => b.applied_ago_ms / 1000), b.declared
+    clock_timestamp() - make_interval(secs => b.applied_ago_ms / 1000), b.declared,
+    coalesce(b.proceeds, false), coalesce(b.journal_open, false)
 FROM kept AS b
 ORDER BY b.environment, b.instance
 ON CONFLICT (environment, id) DO UPDATE SET
@@ -50,8 +51,15 @@ ON CONFLICT (environment, id) DO UPDATE SET
         ELSE greatest(i.revision, excluded.revision)
     END,
     seen_at = clock_timestamp(), signed_off_at = excluded.signed_off_at,
-    obeys_staleness = excluded.obeys_staleness
+    obeys_staleness = excluded.obeys_staleness, proceeds = excluded.proceeds, journal_open = excluded.journal_open
 RETURNING i.environment, i.id, cardinality(i.declared) AS declared_count;
+
+-- name: adopted
+-- Instances that are gone: a sibling has delivered what they held.
+UPDATE flagd.instances AS i
+SET journal_open = false, signed_off_at = coalesce(i.signed_off_at, clock_timestamp())
+FROM unnest($1::text [], $2::text []) AS gone (environment, id)
+WHERE i.environment = gone.environment AND i.id = gone.id;
 
 -- name: acknowledge
 -- Every standing kill that the instance has reached and not yet acknowledged. Who claims a revision that was never given out, or
@@ -78,7 +86,7 @@ ON CONFLICT DO NOTHING;
 -- Live: seen within $2 seconds and not signed off, by PostgreSQL's clock. Behind: by how many revisions, and since the first of
 -- those was committed. $5 to $7 filter where they are not null: service, whether it is behind, a flag of whose services it is one.
 SELECT i.id, i.service, i.sdk_version, i.service_version, i.generation, i.revision, i.how, i.started_at, i.seen_at,
-    i.signed_off_at, i.applied_at, i.declared,
+    i.signed_off_at, i.applied_at, i.declared, i.journal_open,
     (i.generation, i.revision) < (e.generation, e.revision) AS behind,
     CASE
         WHEN i.generation = e.generation THEN greatest(e.revision - i.revision, 0)
@@ -107,4 +115,4 @@ ORDER BY i.id LIMIT $4;
 SELECT e.proof_key::text FROM flagd.environments AS e WHERE e.name = $1;
 
 -- name: forget
-DELETE FROM flagd.instances WHERE seen_at < clock_timestamp() - make_interval(secs => $1);
+DELETE FROM flagd.instances WHERE NOT journal_open AND seen_at < clock_timestamp() - make_interval(secs => $1);

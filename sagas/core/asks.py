@@ -42,6 +42,8 @@ class Ask(Struct, frozen=True, kw_only=True, gc=False):
     lease_seconds: float
     token: UUID | None
     instance: str
+    by_key: bool = False
+    """The effect is named by its key, if it is new."""
 
 
 def parse(environment: str, instance: str, document: object) -> tuple[Ask | None, list[Fault]]:
@@ -56,6 +58,19 @@ def parse(environment: str, instance: str, document: object) -> tuple[Ask | None
     revision, token = _revision(asked.revision, faults), _token(asked.token, faults)
     if faults:
         return None, faults
+    return ask_of(environment, instance, asked, attributes, payload, revision, token), []
+
+
+def ask_of(
+    environment: str,
+    instance: str,
+    asked: EffectRequest,
+    attributes: bytes,
+    payload: bytes,
+    revision: tuple[int, int],
+    token: UUID | None,
+) -> Ask:
+    """The request with what was read of it: attributes as JSON, the payload canonical."""
     saga = asked.saga
     return Ask(
         environment=environment,
@@ -77,7 +92,8 @@ def parse(environment: str, instance: str, document: object) -> tuple[Ask | None
         lease_seconds=asked.lease_seconds,
         token=token,
         instance=instance,
-    ), []
+        by_key=asked.by_key,
+    )
 
 
 def _texts(asked: EffectRequest) -> Iterable[Fault]:

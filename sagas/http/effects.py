@@ -8,7 +8,7 @@ from uuid import UUID
 from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, Parameter
-from rescind.wire import AdmitRequest, Fault, ReportRequest
+from rescind.wire import AdmitRequest, Fault, ProceededRequest, ReportRequest
 
 from runtime.errors import Code
 from runtime.postgres import Postgres
@@ -57,6 +57,21 @@ class EffectController(Controller):
         principal.require(SCOPE, environment)
         try:
             return answer(request, await ledger.report(environment, await read(request, ReportRequest)))
+        except TooManyItems as error:
+            raise _too_many(error) from None
+
+    @post("/effects:proceeded", status_code=200, summary="Bring effects that were begun without the server")
+    async def proceeded(
+        self,
+        request: AnyRequest,
+        environment: FromPath[str],
+        ledger: NamedDependency[Ledger],
+        principal: NamedDependency[Principal],
+    ) -> Response[bytes]:
+        """One result per effect, in order: taken in, also after a kill, which then undoes them. It may be repeated."""
+        principal.require(SCOPE, environment)
+        try:
+            return answer(request, await ledger.proceeded(environment, await read(request, ProceededRequest)))
         except TooManyItems as error:
             raise _too_many(error) from None
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from asyncpg import Connection
 from msgspec import Struct
-from rescind.wire import AdmitResult
+from rescind.wire import AdmitResult, effect_name
 
 from runtime.clock import Entropy
 from runtime.postgres import transaction_on
@@ -237,8 +237,9 @@ class Admission:
 
     def _new(self, ask: Ask, fence: Fence, decision: Decision) -> NewEffect:
         generation = 1 if decision.recorded is None else decision.recorded.generation + 1
+        by_key = ask.by_key and generation == 1
         return NewEffect(
-            id=self._entropy.uuid7(),
+            id=effect_name(ask.environment, ask.kind, ask.key) if by_key else self._entropy.uuid7(),
             token=self._token(ask, decision.recorded),
             ask=ask,
             is_off=decision.verdict.is_off,

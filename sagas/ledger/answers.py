@@ -11,6 +11,7 @@ from sagas.core import admission, keys
 from sagas.core.admission import START_WINDOW_MS, Decision, Fence
 from sagas.core.asks import Ask
 from sagas.core.keys import Verb
+from sagas.core.proceeded import Proceeded
 from sagas.core.reports import Report
 
 
@@ -71,6 +72,11 @@ def not_admitted(ask: Ask, error: Exception) -> AdmitResult:
 def not_recorded(report: Report, error: Exception) -> ReportResult:
     """The same for a report: whoever sent it keeps it (P11)."""
     return ReportResult(outcome="invalid", error=_cannot_be_kept(f"the outcome of effect {report.effect_id}", error))
+
+
+def not_taken(told: Proceeded, error: Exception) -> ReportResult:
+    """The same for an effect that was begun without the server."""
+    return ReportResult(outcome="invalid", error=_cannot_be_kept(f"effect {told.ask.key!r}", error))
 
 
 def _cannot_be_kept(what: str, error: Exception) -> dict[str, object]:

@@ -13,23 +13,37 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
 from asyncpg import Connection
-from rescind.wire import AdmitAnswer, AdmitRequest, AdmitResult, Fault, ReportAnswer, ReportRequest, ReportResult, Revision
+from rescind.wire import (
+    AdmitAnswer,
+    AdmitRequest,
+    AdmitResult,
+    Fault,
+    ProceededRequest,
+    ReportAnswer,
+    ReportRequest,
+    ReportResult,
+    Revision,
+)
 
 from runtime.clock import Clock, Entropy
 from runtime.postgres import Postgres
 from runtime.tokens import Principal
 from sagas import store
+from sagas.core import proceeded as core_proceeded
 from sagas.core import reports as core_reports
 from sagas.core.asks import Ask, parse
+from sagas.core.proceeded import Proceeded
 from sagas.core.reports import Report
 from sagas.definitions.store import Catalogue
-from sagas.ledger import acknowledgements
+from sagas.ledger import acknowledgements, proceeded
 from sagas.ledger.acknowledgements import Acknowledgement
 from sagas.ledger.admission import Admission, key_of
-from sagas.ledger.answers import not_admitted, not_recorded
+from sagas.ledger.answers import not_admitted, not_recorded, not_taken
 from sagas.ledger.errors import TooManyItems
 from sagas.ledger.groups import Groups
+from sagas.ledger.proceeded import Proceedings
 from sagas.ledger.reports import Reports, effect_of
 
 BATCH_MAX = 256
@@ -68,16 +82,22 @@ class Ledger:
         self._reports: Groups[Report, ReportResult] = Groups(
             "reports", self._open, reporting.flush, effect_of, fault=not_recorded
         )
+        self._proceedings: Groups[Proceeded, ReportResult] = Groups(
+            "proceedings", self._open, Proceedings(reporting).flush, proceeded.key_of, fault=not_taken
+        )
 
     async def start(self) -> None:
         """Begin to write."""
         self._admissions.start(self._writers_count)
         self._reports.start(self._writers_count)
         self._acknowledgements.start(1)
+        self._proceedings.start(1)
 
     async def stop(self) -> None:
         """Finish what is queued, within moments, and close the connections."""
-        await asyncio.gather(self._admissions.stop(), self._acknowledgements.stop(), self._reports.stop())
+        await asyncio.gather(
+            self._admissions.stop(), self._acknowledgements.stop(), self._reports.stop(), self._proceedings.stop()
+        )
 
     async def _open(self) -> Connection:
         connection = await self._pg.dedicated()
@@ -114,6 +134,23 @@ class Ledger:
             if report is not None:
                 sound.append(report)
         answers = iter(await self._reports.submit(sound))
+        return ReportAnswer(results=[next(answers) if result is None else result for result in results])
+
+    async def proceeded(self, environment: str, request: ProceededRequest) -> ReportAnswer:
+        """Take in effects that were begun without the server, also after a kill: one result each, in order (P11).
+
+        Raises as `admit` does; it may be repeated at will.
+        """
+        _limit(len(request.effects))
+        request = msgspec.structs.replace(request, instance=request.instance[:INSTANCE_MAX])
+        results: list[ReportResult | None] = []
+        sound: list[Proceeded] = []
+        for document in request.effects:
+            told, faults = core_proceeded.parse(environment, request, document)
+            results.append(None if told is not None else ReportResult(outcome="invalid", error=_error(faults)))
+            if told is not None:
+                sound.append(told)
+        answers = iter(await self._proceedings.submit(sound))
         return ReportAnswer(results=[next(answers) if result is None else result for result in results])
 
     async def acknowledge(self, environment: str, instance: str, begun: Sequence[str], revision: Revision) -> None:

@@ -14,7 +14,7 @@ LIMIT $2
 -- name: present
 SELECT
     r.id, r.environment, r.state, r.version, r.compensate, r.grace_seconds, r.paused, r.reason, r.incident, r.outcome,
-    r.cancelled_by, r.cancelled_reason, r.closed_at, r.drained_at, r.enumerated_at,
+    r.cancelled_by, r.cancelled_reason, r.closed_at, r.drained_at, r.enumerated_at, sagas.is_held_open(r) AS is_held_open,
     extract(EPOCH FROM r.grace_until - clock_timestamp())::double precision AS grace_left_seconds,
     (SELECT count(*) FROM sagas.rollback_flags AS f WHERE f.rollback_id = r.id AND f.closed_at IS NULL)::integer AS flags_unclosed,
     EXISTS (SELECT FROM sagas.rollback_flags AS f WHERE f.rollback_id = r.id AND NOT f.enumerated) AS is_unenumerated,

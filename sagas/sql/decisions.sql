@@ -60,6 +60,15 @@ WHERE d.effect_id = ANY($1::uuid []) AND d.rollback_id = $4 AND d.state IN ('pen
     AND NOT EXISTS (SELECT FROM sagas.compensations AS c WHERE c.id = d.compensation_id AND c.state NOT IN ('due', 'waiting'))
 RETURNING d.effect_id, d.compensation_id
 
+-- name: lock_rollback
+SELECT id FROM sagas.rollbacks WHERE id = $1 FOR NO KEY UPDATE
+
+-- name: write_off
+-- Whoever does it answers for records that these instances may have taken with them.
+UPDATE sagas.holders AS h SET cleared_at = clock_timestamp(), how = 'written_off', by_whom = $3, reason = $4
+WHERE h.rollback_id = $1 AND h.instance_id = ANY($2::text []) AND h.cleared_at IS NULL
+RETURNING h.instance_id
+
 -- name: retire
 -- A compensation with nothing left to undo has ended.
 UPDATE sagas.compensations AS c SET state = 'final', reason = 'skipped'

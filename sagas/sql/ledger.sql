@@ -178,16 +178,62 @@ WHERE e.id = n.id
 INSERT INTO sagas.effects (
     id, environment, kind, key, generation, flag, variant, is_off, revision_generation, revision, epoch, attributes,
     saga, saga_version, saga_instance, step, kind_version, subject, payload, instance_id, admitted_at, status, attempt, token,
-    begun, start_until, lease_until, result, evidence, completed_at)
+    begun, start_until, lease_until, result, evidence, completed_at, proceeded_at)
 SELECT
     n.id, e.environment, e.kind, e.key, e.generation, e.flag, e.variant, e.is_off, e.revision_generation, e.revision, e.epoch,
     e.attributes, e.saga, e.saga_version, e.saga_instance, e.step, e.kind_version, e.subject, e.payload, e.instance_id,
     e.admitted_at, 'succeeded', n.attempt, n.token, true, clock_timestamp(), clock_timestamp(), n.result::jsonb,
-    jsonb_build_array(n.evidence::jsonb || jsonb_build_object('at', clock_timestamp())), clock_timestamp()
+    jsonb_build_array(n.evidence::jsonb || jsonb_build_object('at', clock_timestamp())), clock_timestamp(), e.proceeded_at
 FROM unnest($1::uuid [], $2::uuid [], $3::uuid [], $4::integer [], $5::text [], $6::text [])
     AS n (id, effect_id, token, attempt, result, evidence)
 INNER JOIN sagas.effects AS e ON e.id = n.effect_id
 ON CONFLICT (id) DO NOTHING
+
+-- name: proceed
+-- Effects that were begun without the server: their bodies have begun, nobody holds a permission any more. The keys follow
+-- where it is the key's first or next generation.
+WITH told AS (
+    SELECT $1::uuid AS id, $2::text AS environment, $3::text AS kind, $4::text AS key, $5::bytea AS payload_hash,
+        $6::integer AS generation, $7::boolean AS takes_key
+), claimed AS (
+    INSERT INTO sagas.keys (environment, kind, key, effect_id, payload_hash)
+    SELECT environment, kind, key, id, payload_hash FROM told WHERE takes_key AND generation = 1
+), moved AS (
+    UPDATE sagas.keys AS k
+    SET effect_id = t.id, generation = t.generation, payload_hash = t.payload_hash, last_used_at = clock_timestamp()
+    FROM told AS t
+    WHERE t.takes_key AND t.generation > 1 AND k.environment = t.environment AND k.kind = t.kind AND k.key = t.key
+)
+INSERT INTO sagas.effects (
+    id, environment, kind, key, generation, flag, variant, is_off, revision_generation, revision, epoch, attributes,
+    saga, saga_version, saga_instance, step, kind_version, subject, payload, instance_id, token, begun, start_until, lease_until,
+    admitted_at, proceeded_at)
+SELECT
+    t.id, t.environment, t.kind, t.key, t.generation, $8::text, $9::text, $10::boolean, $11::bigint, $12::bigint, $13::bigint,
+    $14::text::jsonb, $15::text, $16::text, $17::text, $18::text, $19::text, $20::text, $21::text::jsonb, $22::text, $23::uuid,
+    true, now(), now(), now() - $24::double precision * interval '1 second',
+    now() - $24::double precision * interval '1 second'
+FROM told AS t
+
+-- name: proceed_again
+-- An attempt without the server at an effect that is on record: the present one where that is proven not done, else one beside it.
+UPDATE sagas.effects AS e SET
+    proceeded_at = coalesce(e.proceeded_at, now() - $3::double precision * interval '1 second'),
+    begun = true,
+    token = CASE WHEN e.status = 'failed' THEN $2::uuid ELSE e.token END,
+    attempt = CASE WHEN e.status = 'failed' THEN e.attempt + 1 ELSE e.attempt END,
+    status = CASE WHEN e.status = 'failed' THEN 'admitted' ELSE e.status END,
+    error = CASE WHEN e.status = 'failed' THEN NULL ELSE e.error END,
+    evidence = CASE WHEN jsonb_array_length(e.evidence) >= $4 THEN e.evidence - 0 ELSE e.evidence END || jsonb_build_object(
+        'what', 'attempt', 'attempt', e.attempt, 'token', CASE WHEN e.status = 'failed' THEN e.token ELSE $2::uuid END,
+        'status', CASE WHEN e.status = 'failed' THEN e.status ELSE 'proceeded' END, 'error', e.error, 'at', clock_timestamp())
+WHERE e.id = $1
+
+-- name: ended
+-- When its body ended, by its own clock set right, for the order in which effects are undone.
+UPDATE sagas.effects AS e SET
+    completed_at = greatest(e.admitted_at, least(e.completed_at, now() - $3::double precision * interval '1 second'))
+WHERE e.id = $1 AND e.token = $2 AND e.status = 'succeeded'
 
 -- name: arm
 SELECT sagas.arm_v1($1::uuid [])
@@ -197,7 +243,8 @@ SELECT id, generation, revision FROM sagas.rollbacks WHERE id = ANY($1::uuid [])
 
 -- name: permissions
 -- What these instances may still begin under the killed flags of their environment: through the flags' index and the time in the
--- ids, never the ledger as a whole. Ids carry a server's clock, hence the margin.
+-- ids, never the ledger as a whole. Ids carry a server's clock, hence the margin. One that is named by its key carries none: it is
+-- found if it has begun, and otherwise its start window runs out.
 SELECT e.id, e.instance_id, e.token, e.flag, e.epoch, e.attributes, e.begun
 FROM (
     SELECT DISTINCT f.flag FROM sagas.fences AS f WHERE f.environment = $1 AND f.closed
@@ -207,13 +254,19 @@ INNER JOIN sagas.effects AS e
     AND e.id >= uuidv7($4::double precision * interval '-1 second')
 WHERE e.instance_id = ANY($2::text []) AND e.status = 'admitted' AND NOT e.is_off AND NOT e.tombstoned
     AND (e.start_until > clock_timestamp() - $5::double precision * interval '1 second' OR e.id = ANY($3::uuid []))
+UNION ALL
+SELECT e.id, e.instance_id, e.token, e.flag, e.epoch, e.attributes, e.begun
+FROM sagas.effects AS e
+WHERE e.id = ANY($3::uuid []) AND e.id < '01000000-0000-0000-0000-000000000000' AND e.environment = $1
+    AND e.instance_id = ANY($2::text []) AND e.status = 'admitted' AND NOT e.is_off AND NOT e.tombstoned
+    AND EXISTS (SELECT FROM sagas.fences AS f WHERE f.environment = $1 AND f.flag = e.flag AND f.closed)
 LIMIT $6
 
 -- name: listing
 SELECT
     e.id, e.environment, e.kind, e.key, e.generation, e.flag, e.variant, e.is_off, e.revision_generation, e.revision, e.epoch,
     e.attributes, e.saga, e.saga_version, e.saga_instance, e.step, e.kind_version, e.subject, e.payload, e.instance_id,
-    e.admitted_at, e.attempt, e.tombstoned, e.result, e.error, e.evidence, e.completed_at, e.lease_until,
+    e.admitted_at, e.proceeded_at, e.attempt, e.tombstoned, e.result, e.error, e.evidence, e.completed_at, e.lease_until,
     CASE WHEN e.status = 'admitted' AND e.lease_until <= clock_timestamp() THEN 'in_doubt' ELSE e.status END AS status,
     d.state AS disposition, d.rollback_id, d.compensation_id
 FROM sagas.effects AS e

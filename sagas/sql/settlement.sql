@@ -89,12 +89,13 @@ WHERE m.rollback_id = $1
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 
 -- name: settle
-UPDATE sagas.rollbacks SET
+-- Not while an instance may hold records of effects that were begun without the server.
+UPDATE sagas.rollbacks AS r SET
     state = 'settled', settled_at = coalesce(settled_at, clock_timestamp()),
     settled_sums = $3::jsonb || jsonb_build_object('as_of', clock_timestamp()),
     whole_at = coalesce($4::timestamptz, drained_at)
-WHERE id = $1 AND version = $2 AND state IN ('compensating', 'waiting', 'paused')
-RETURNING id
+WHERE r.id = $1 AND r.version = $2 AND r.state IN ('compensating', 'waiting', 'paused') AND NOT sagas.is_held_open(r)
+RETURNING r.id
 
 -- name: look_again
 INSERT INTO sagas.late (rollback_id, effect_id) SELECT $1, n.id FROM unnest($2::uuid []) AS n (id) ON CONFLICT DO NOTHING

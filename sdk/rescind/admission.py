@@ -66,13 +66,14 @@ class Admission:
         self._instance = instance
         self._batcher: Batcher[Asking, AdmitResult] = Batcher(self._send, size_of)
 
-    async def ask(self, asking: Asking) -> AdmitResult:
-        """The ledger's answer. Raises `Unreachable` after five seconds without one, `ApiError` for a refusal as a whole.
+    async def ask(self, asking: Asking, seconds: float = ADMISSION_SECONDS, *, once: bool = False) -> AdmitResult:
+        """The ledger's answer. Raises `Unreachable` after `seconds` without one, or after one try, and `ApiError` for a refusal
+        as a whole.
 
         Every repeat carries the same token, so an answer that was lost costs nothing. Whoever is cancelled here may have
         another call this again, for the same answer.
         """
-        deadline = self._clock.monotonic() + ADMISSION_SECONDS
+        deadline = self._clock.monotonic() + seconds
         failures = 0
         while True:
             try:
@@ -80,7 +81,7 @@ class Admission:
                     asking.ticket = self._batcher.submit(asking, deadline - self._clock.monotonic())
                 return await asking.ticket.future
             except TimeoutError:
-                raise Unreachable(f"no answer within {ADMISSION_SECONDS:.0f} s to effect {asking.request.key!r}") from None
+                raise Unreachable(f"no answer within {seconds:.1f} s to effect {asking.request.key!r}") from None
             except (Unreachable, ApiError) as error:
                 asking.ticket = None
                 failures += 1
@@ -89,7 +90,7 @@ class Admission:
                     if not error.passing:
                         raise
                     wait = max(wait, min(error.retry_after_seconds or 0.0, RETRY_CAP_SECONDS))
-                if self._clock.monotonic() + wait >= deadline:
+                if once or self._clock.monotonic() + wait >= deadline:
                     raise Unreachable(f"effect {asking.request.key!r} was not admitted: {error}") from error
             await asyncio.sleep(wait)
 

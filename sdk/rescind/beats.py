@@ -16,6 +16,7 @@ from rescind.clock import Clock, full_jitter_seconds
 from rescind.current import Current
 from rescind.declarations import Declarations
 from rescind.errors import ApiError, Unreachable
+from rescind.proceeding import Proceeding
 from rescind.reports import Reports
 from rescind.settings import ClientSettings
 from rescind.transport import AsyncApi
@@ -42,6 +43,7 @@ class Beats:
         bodies: Bodies,
         reports: Reports,
         declarations: Declarations,
+        proceeding: Proceeding,
         clock: Clock,
         behind: Callable[[Revision], None],
     ) -> None:
@@ -52,9 +54,11 @@ class Beats:
         self._bodies = bodies
         self._reports = reports
         self._declarations = declarations
+        self._proceeding = proceeding
         self._clock = clock
         self._behind = behind
-        self._told = Revision()
+        self.told = Revision()
+        """The revision that the last beat was answered with."""
         self._interval_seconds = INTERVAL_SECONDS
         self._wake = asyncio.Event()
         self._kill = False
@@ -81,17 +85,20 @@ class Beats:
             kill, self._kill = self._kill, False
             declared = self._declarations.keys
             try:
-                answer = await self._beat(kill)
+                answer = await self.beat(kill)
             except (Unreachable, ApiError) as error:
                 self.last_error = str(error)
                 self._kill = self._kill or kill
                 failures += 1
                 await self._wait(self._pause_seconds(error, failures, kill))
                 continue
+            if failures:
+                self._reports.held.hurry()
+                self._proceeding.held.hurry()
             failures, self.last_error = 0, ""
-            if self._told > self._current.revision:
-                self._behind(self._told)
-            self._told = answer.revision
+            if self.told > self._current.revision:
+                self._behind(self.told)
+            self.told = answer.revision
             self._noted(answer, declared)
             self._interval_seconds = min(max(answer.interval_seconds, INTERVAL_SECONDS_MIN), INTERVAL_SECONDS_MAX)
             await self._wait(self._interval_seconds * (0.9 + 0.2 * self._clock.random()))
@@ -106,9 +113,16 @@ class Beats:
         if answer.proven is not None and (self._proven is None or answer.proven > self._proven[0]):
             self._proven = (answer.proven, answer.proof)
 
-    async def _beat(self, kill: bool) -> InstanceBeatAnswer:
-        path = self._api.within("/heartbeats")
-        return await self._api.repeatable(path, self._message(kill), InstanceBeatAnswer, timeout_seconds=BEAT_SECONDS)
+    def emptied(self) -> None:
+        """The journals are empty: a rollback may be waiting to hear so."""
+        self._wake.set()
+
+    async def beat(self, kill: bool) -> InstanceBeatAnswer:
+        """One beat; after a kill it names the bodies that have begun. Raises `Unreachable`, `ApiError`."""
+        path, message = self._api.within("/heartbeats"), self._message(kill)
+        answer = await self._api.repeatable(path, message, InstanceBeatAnswer, timeout_seconds=BEAT_SECONDS)
+        self._proceeding.told(message.adopted)
+        return answer
 
     def _pause_seconds(self, error: Exception, failures: int, kill: bool) -> float:
         """How long to wait after a beat that failed. A token without the scope `evaluate` has it refused each time."""
@@ -122,6 +136,7 @@ class Beats:
         revision = self._current.revision  # read before the bodies: what begins after it is under this revision's kills
         declared, applied_at = self._declarations.keys, self._applied_at
         proven, proof = self._proven or (None, "")
+        is_open = not (self._reports.held.is_empty and self._proceeding.held.is_empty)
         return InstanceBeat(
             instance=self._settings.instance,
             service=self._settings.service,
@@ -131,12 +146,14 @@ class Beats:
             sdk_version=__version__,
             service_version=self._settings.service_version,
             signing_off=signing_off,
-            journal_open=len(self._reports.held) > 0,
+            journal_open=is_open,
             obeys_staleness=True,
             applied_ago_ms=None if applied_at is None else (self._clock.monotonic() - applied_at) * 1000,
             declared=None if declared == self._on_record else sorted(declared),
             proven=proven,
             proof=proof,
+            proceeds=True,
+            adopted=[] if is_open else list(self._proceeding.adopted),
         )
 
     async def _wait(self, seconds: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rescind.clock import Clock
 from rescind.current import Current
-from rescind.wire import Kill
+from rescind.wire import EffectRequest, Kill, ProceededEffect
 
 
 class Begin(Enum):
@@ -29,7 +29,19 @@ class Begin(Enum):
 class Permission:
     """One admitted effect of this instance, from its admission to its outcome."""
 
-    __slots__ = ("attributes", "effect_id", "epoch", "expires", "extend_at", "flag", "is_off", "lease_seconds", "token")
+    __slots__ = (
+        "attributes",
+        "effect_id",
+        "epoch",
+        "expires",
+        "extend_at",
+        "flag",
+        "is_off",
+        "lease_seconds",
+        "record",
+        "request",
+        "token",
+    )
 
     def __init__(
         self,
@@ -42,6 +54,7 @@ class Permission:
         attributes: dict[str, Any],
         expires: float,
         lease_seconds: float,
+        record: ProceededEffect | None = None,
     ) -> None:
         self.effect_id = effect_id
         self.token = token
@@ -53,6 +66,10 @@ class Permission:
         """When the start window ends, on the monotonic clock."""
         self.lease_seconds = lease_seconds
         self.extend_at = 0.0
+        self.record = record
+        """Where it was not the server that gave it: what stands in the journal."""
+        self.request: EffectRequest | None = None
+        """Whose outcome is to be remembered."""
 
 
 class Bodies:

@@ -25,6 +25,7 @@ from rescind.errors import ApiError, RescindError, Unreachable
 from rescind.journal import Journal
 from rescind.notify import Notifier
 from rescind.permits import Permits
+from rescind.proceeding import SUFFIX, Proceeding
 from rescind.registration import Registration
 from rescind.reports import Reports
 from rescind.saga import Saga
@@ -33,7 +34,7 @@ from rescind.stream import REPLY, Follower
 from rescind.summaries import Summaries
 from rescind.transport import AsyncApi
 from rescind.warmstart import WarmStart
-from rescind.wire import EffectReport, Revision
+from rescind.wire import EffectReport, ProceededEffect, Revision
 
 logger = logging.getLogger("rescind")
 
@@ -80,7 +81,18 @@ class Core:
         self.reports = Reports(self.api, clock, settings.instance)
         who = {"instance": settings.instance, "service": settings.service}
         self.follower = Follower(self.api, self.current, clock, who, self._applied, self.notifier.turned)
-        self.beats = Beats(self.api, settings, self.current, self.bodies, self.reports, self.declarations, clock, self._behind)
+        self.proceeding = Proceeding(self.api, clock, self.current, settings.instance, self.keep, lambda: self.beats.emptied())
+        self.beats = Beats(
+            self.api,
+            settings,
+            self.current,
+            self.bodies,
+            self.reports,
+            self.declarations,
+            self.proceeding,
+            clock,
+            self._behind,
+        )
         self.summaries = Summaries(self.api, settings, self.counts, clock, lambda: self.follower.found_count)
         self.permits = Permits(
             current=self.current,
@@ -90,6 +102,8 @@ class Core:
             bodies=self.bodies,
             follower=self.follower,
             notifier=self.notifier,
+            clock=clock,
+            proceeding=self.proceeding,
             named=self.named,
             keep=self.keep,
         )
@@ -116,8 +130,8 @@ class Core:
 
         Effects that were under way are the parent's, and so are the outcomes that it holds.
         """
-        journal = self.reports.held.journal
-        forks.let_go([*self.api.files(), *(journal.files() if journal is not None else [])])
+        journals = [held.journal for held in (self.reports.held, self.proceeding.held) if held.journal is not None]
+        forks.let_go([*self.api.files(), *(file for journal in journals for file in journal.files())])
         forks.abandon([*self.tasks, *self._background, *self.api.tasks(), *self.follower.tasks()])
         forks.inherited.append(dict(vars(self)))
         self.settings = self.settings.in_child()
@@ -159,7 +173,7 @@ class Core:
             task.cancel()
         try:
             async with asyncio.timeout(timeout_seconds * 0.25):
-                await self.reports.abandon()
+                await asyncio.gather(self.reports.abandon(), self.proceeding.held.close())
                 await asyncio.gather(*left, *self._background, return_exceptions=True)
                 await self.api.close()
         except TimeoutError:
@@ -189,6 +203,7 @@ class Core:
         self.source = "network"
         self.warm.changed()
         self.beats.applied(how, applied.kill)
+        self.keep(self.proceeding.prepare(applied.changed))
         self.notifier.changed(applied.changed, self.current)
 
     def _behind(self, revision: Revision) -> None:
@@ -229,9 +244,10 @@ class Core:
         self._start_all(self.follower.run, self.follower.poll, self.beats.run, self._extend_leases, self.registration.run)
         self._start_all(self.summaries.run)
         folder = self.settings.state_dir / digest(self.settings.url, self.api.environment or "") / "journals"
-        held = self.reports.held
-        await held.open(Journal(folder, self.settings.instance))
-        self._start_all(held.run, held.adopt_orphans)
+        outcomes, records = self.reports.held, self.proceeding.held
+        await self.proceeding.open(Journal(folder, self.settings.instance, ProceededEffect, SUFFIX))
+        await outcomes.open(Journal(folder, self.settings.instance))
+        self._start_all(outcomes.run, outcomes.adopt_orphans, records.run, records.adopt_orphans)
 
     async def _extend_leases(self) -> None:
         while True:

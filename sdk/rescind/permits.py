@@ -6,21 +6,27 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
-from rescind.admission import Admission, Asking, refusal
+from rescind.admission import ADMISSION_SECONDS, Admission, Asking, refusal
 from rescind.bodies import Bodies, Permission
+from rescind.clock import Clock
 from rescind.context import Evaluates, Pin, RequestContext
 from rescind.current import NOTHING, Current
-from rescind.errors import ClientClosed, EffectError, EffectKilled, RescindError
+from rescind.errors import ApiError, ClientClosed, EffectError, EffectKilled, RescindError, Unreachable
 from rescind.notify import Notifier
+from rescind.proceeding import Proceeding
 from rescind.reports import Outgoing, Reports
 from rescind.stale import OffVariants
 from rescind.stream import REPLY, Follower
-from rescind.wire import AdmitResult, EffectReport, EffectRequest, Revision
+from rescind.wire import AdmitResult, EffectReport, EffectRequest, ProceededEffect, Revision
 
 START_WINDOW_MS = 2000
 LEARN_KILL_SECONDS = 1.0
+AWAY = (500, 502, 503, 504)
+RECOVERY = "in_recovery"
+"""The server has closed admission: that is a refusal."""
 
 
 class Granted(Struct, frozen=True, kw_only=True):
@@ -52,8 +58,10 @@ class Permits:
         bodies: Bodies,
         follower: Follower,
         notifier: Notifier,
+        clock: Clock,
+        proceeding: Proceeding,
         named: Callable[[], Awaitable[None]],
-        keep: Callable[[Coroutine[Any, Any, None]], object],
+        keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         """`named` returns once the environment is known; `keep` sees to work that nobody waits for."""
         self._current = current
@@ -63,6 +71,8 @@ class Permits:
         self.bodies = bodies
         self._follower = follower
         self._notifier = notifier
+        self._clock = clock
+        self._proceeding = proceeding
         self._named = named
         self._keep = keep
         self._closed = False
@@ -125,6 +135,10 @@ class Permits:
     async def conclude(self, permission: Permission, report: EffectReport) -> None:
         """Bring a body's outcome to the ledger, or to the journal; it goes on its way when the caller is cancelled."""
         permission.extend_at = float("inf")
+        if permission.record is not None:
+            await asyncio.shield(self._keep(self._conclude_record(permission, permission.record, report)))
+            return
+        self._learn_outcome(permission, report)
         outgoing = self._reports.submit(report)
         try:
             await self._reports.deliver(outgoing)
@@ -136,6 +150,11 @@ class Permits:
     async def give_back(self, permission: Permission) -> None:
         """Say that the body did not begin."""
         effect_id, token = permission.effect_id, permission.token
+        if permission.record is not None:
+            await asyncio.shield(self._keep(self._proceeding.end(permission.record, "not_started")))
+            return
+        if permission.request is not None:
+            self._proceeding.memory.end(permission.request, effect_id, "not_started")
         await self._reports.say(EffectReport(effect_id=effect_id, token=token, outcome="not_started"))
 
     async def close(self) -> None:
@@ -149,9 +168,67 @@ class Permits:
         self._admission.abandon()
 
     async def _permit(self, asking: Asking) -> Granted:
+        if not self._proceeding.allows(asking.request.flag):
+            return await self._admitted(asking, ADMISSION_SECONDS)
+        asking.request = msgspec.structs.replace(asking.request, by_key=True)
+        try:
+            granted = await self._admitted(asking, self._proceeding.patience_seconds(), once=self._proceeding.is_away)
+        except Unreachable as error:
+            if not means_away(error):
+                raise
+            self._proceeding.is_away = True
+            return await self._proceed(asking.request, error)
+        self._proceeding.is_away = False
+        self._remember(granted)
+        return granted
+
+    async def _proceed(self, request: EffectRequest, why: Unreachable) -> Granted:
+        """Go on without the server, with a line in the journal. Raises the refusals that are known without it."""
+        if (known := self._proceeding.known(request)) is not None:
+            result = AdmitResult(outcome="replayed", effect_id=known.effect_id, attempt=known.attempt, result=known.result)
+            return Granted(request=request, result=result, permission=None)
+        is_off = self._is_off(request)
+        record = await self._proceeding.begin(request, is_off, why)
+        known = self._proceeding.memory.recall(request)
+        result = AdmitResult(
+            outcome="admitted", effect_id=record.effect_id, epoch=record.epoch, attempt=known.attempt if known else 1
+        )
+        permission = Permission(
+            effect_id=record.effect_id,
+            token=request.token or "",
+            flag=request.flag,
+            epoch=record.epoch,
+            is_off=is_off,
+            attributes=request.attributes,
+            expires=self._clock.monotonic() + START_WINDOW_MS / 1000,
+            lease_seconds=float("inf"),
+            record=record,
+        )
+        return Granted(request=request, result=result, permission=permission)
+
+    async def _conclude_record(self, permission: Permission, record: ProceededEffect, report: EffectReport) -> None:
+        try:
+            await self._proceeding.report(record, report)
+        finally:
+            self.bodies.end(permission)
+
+    def _remember(self, granted: Granted) -> None:
+        """What the server said of the key, for the time when it is away."""
+        result, memory = granted.result, self._proceeding.memory
+        if granted.permission is None:
+            memory.end(granted.request, result.effect_id or "", "succeeded", result.result)
+            return
+        memory.begin(granted.request, granted.permission.effect_id, result.attempt or 1)
+        granted.permission.request = granted.request
+
+    def _learn_outcome(self, permission: Permission, report: EffectReport) -> None:
+        if permission.request is not None:
+            self._proceeding.memory.end(permission.request, permission.effect_id, report.outcome, report.result)
+
+    async def _admitted(self, asking: Asking, seconds: float, *, once: bool = False) -> Granted:
         request = asking.request
         await self._named()
-        result = await self._admission.ask(asking)
+        result = await self._admission.ask(asking, seconds, once=once)
         if result.outcome == "replayed":
             return Granted(request=request, result=result, permission=None)
         if result.outcome != "admitted" or not result.effect_id:
@@ -181,7 +258,7 @@ class Permits:
 
     async def _return_late(self, asking: Asking) -> None:
         try:
-            granted = await self._permit(asking)
+            granted = await self._admitted(asking, ADMISSION_SECONDS)
         except RescindError:
             return
         if granted.permission is not None:
@@ -206,3 +283,9 @@ class Permits:
         snapshot = self._current.snapshot
         known = snapshot.flags.get(request.flag) if snapshot else None
         return known is not None and request.variant == known.off_variant
+
+
+def means_away(error: Unreachable) -> bool:
+    """Whether the server could not be reached, or what it needs could not: whoever is told to wait has been answered."""
+    cause = error.__cause__
+    return not isinstance(cause, ApiError) or (cause.status in AWAY and cause.code != RECOVERY)

@@ -42,6 +42,8 @@ class Status(Struct, frozen=True, kw_only=True):
     service: str
     held_outcome_count: int
     """Outcomes of effects that the server has not got yet."""
+    held_effect_count: int
+    """Effects that were begun without the server and that it has not got yet."""
     refused_outcome_count: int
     """Outcomes that the server refused for good, since this client began."""
     refused_outcome_place: str
@@ -79,14 +81,15 @@ def status_of(core: Core) -> Status:
         instance=core.settings.instance,
         service=core.settings.service,
         held_outcome_count=len(core.reports.held),
-        refused_outcome_count=core.reports.held.refused_count,
-        refused_outcome_place=core.reports.held.refused_place,
+        held_effect_count=len(core.proceeding.held) + core.proceeding.held.unfinished,
+        refused_outcome_count=core.reports.held.refused_count + core.proceeding.held.refused_count,
+        refused_outcome_place=core.reports.held.refused_place or core.proceeding.held.refused_place,
         counts_age_seconds=core.counts.age_seconds(),
         counts_dropped_count=core.counts.dropped_count,
         counts_error=core.summaries.last_error,
         fault_count=core.follower.fault_count,
         last_error=core.follower.last_error or core.beats.last_error,
-        disk_error=core.warm.disk_error or core.reports.held.error,
+        disk_error=core.warm.disk_error or core.reports.held.error or core.proceeding.held.error,
         declared=sorted(core.declarations.keys),
         bootstrap_error=core.warm.bootstrap_error,
     )

@@ -6,8 +6,10 @@ Instants travel as RFC 3339 in UTC, durations in the unit their name ends with, 
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -174,6 +176,10 @@ class InstanceBeat(Struct, frozen=True, kw_only=True):
     """The newest revision of which it holds a `proof`."""
     proof: str = ""
     """What the server answered an earlier beat with, and nobody else can make: there was such a revision (P2)."""
+    proceeds: bool = False
+    """Acts on `on_unreachable: proceed`: cut off, it may hold records."""
+    adopted: list[str] = []
+    """Instances that are gone, whose records this one took over and has delivered: nothing of theirs is left on its disk."""
 
 
 class InstanceBeatAnswer(Struct, frozen=True, kw_only=True):
@@ -278,6 +284,8 @@ class EffectRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     lease_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     token: str | None = None
     """Of an earlier ask for the same start: a repeat is answered with the same token (a lost reply costs nothing)."""
+    by_key: bool = False
+    """Name a new effect by its key (`effect_name`), as whoever proceeds without the server has to."""
 
 
 class AdmitRequest(Struct, frozen=True, kw_only=True):
@@ -342,6 +350,34 @@ class ReportResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class ReportAnswer(Struct, frozen=True, kw_only=True):
     results: list[ReportResult]
+
+
+class ProceededEffect(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An effect that was begun without the server, from its line in a journal (P10, P11). `request` has its token."""
+
+    effect_id: str
+    """The name under which it was done: the key that the provider was given."""
+    request: EffectRequest
+    epoch: int = 0
+    """Of the flag, as its instance knew it."""
+    instance: str = ""
+    at: float = 0.0
+    """When the line was written, in seconds by the clock of its machine."""
+    ended_at: float | None = None
+    outcome: Literal["succeeded", "failed", "unknown", "not_started"] | None = None
+    """Null while the body runs; unknown where nobody is left to say."""
+    result: Any = None
+    error: dict[str, Any] | None = None
+
+
+class ProceededRequest(Struct, frozen=True, kw_only=True):
+    """`POST /effects:proceeded`, answered with a `ReportAnswer`. May be repeated."""
+
+    effects: list[Any]
+    """Each read as `ProceededEffect` on its own."""
+    instance: str = ""
+    now: float = 0.0
+    """By the clock of `at`: how long ago something was is all that is believed of it."""
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------
@@ -425,6 +461,19 @@ class ProblemBody(Struct, frozen=True, kw_only=True, omit_defaults=True):
     errors: list[Fault] = field(default_factory=list)
     suggestion: str | None = None
     next_step: str | None = None
+
+
+def effect_name(environment: str, kind: str, key: str) -> UUID:
+    """The id of an effect that is named by its key: the same wherever and whenever it is asked for, with no server at hand.
+
+    UUID version 8 (RFC 9562, 5.8): SHA-256, the first byte zero, so that such ids stand before all that carry a time.
+
+    >>> effect_name("production", "payment.capture", "capture:1")
+    UUID('004277e6-90d1-84ba-a1d9-d121ebe4cd89')
+    """
+    text = msgspec.json.encode([environment, kind, key])
+    number = int.from_bytes(hashlib.sha256(text).digest()[:16], "big") & ~(0xFF << 120 | 0xF << 76 | 0b11 << 62)
+    return UUID(int=number | 8 << 76 | 0b10 << 62)
 
 
 def encode(value: object) -> bytes:

@@ -25,11 +25,16 @@ SCOPE = "compensate"
 VERBS = ("pause", "resume", "cancel", "retry", "skip", "acknowledge")
 
 
+InstanceName = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
 class DecisionRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body. `effects`: ids of effects (or of compensations) that `retry`, `skip` and `acknowledge` are about."""
 
     reason: Reason
     effects: Annotated[list[UUID], Meta(min_length=1, max_length=TARGETS_MAX)] | None = None
+    instances: Annotated[list[InstanceName], Meta(min_length=1, max_length=TARGETS_MAX)] | None = None
+    """Of `skip`: instances whose records are lost, and waited for no longer."""
 
 
 class DecisionAnswer(Struct, frozen=True, kw_only=True):
@@ -89,6 +94,10 @@ class DecisionController(Controller):
 
 async def carry_out(decisions: Decisions, verb: str, rollback_id: UUID, asked: DecisionRequest, actor: str) -> Decision:
     """Take one decision. Raises `Problem` 404 for a verb that there is not, 422 for `skip` without effects."""
+    if asked.instances is not None:
+        if verb != "skip" or asked.effects is not None:
+            raise refused("/instances", "`skip` alone takes instances, and then no effects")
+        return await decisions.write_off(rollback_id, asked.instances, actor=actor, reason=asked.reason)
     match verb:
         case "pause" | "resume" | "cancel":
             if asked.effects is not None:
@@ -97,7 +106,7 @@ async def carry_out(decisions: Decisions, verb: str, rollback_id: UUID, asked: D
             return await whole[verb](rollback_id, actor=actor, reason=asked.reason)
         case "skip":
             if asked.effects is None:
-                raise refused("/effects", "`skip` names its effects; `cancel` skips the rest")
+                raise refused("/effects", "`skip` names its effects, or instances; `cancel` skips the rest")
             return await decisions.skip(rollback_id, asked.effects, actor=actor, reason=asked.reason)
         case "retry":
             return await decisions.retry(rollback_id, asked.effects, actor=actor, reason=asked.reason)

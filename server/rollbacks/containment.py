@@ -13,6 +13,7 @@ from collections.abc import Awaitable
 from runtime.clock import Clock
 from runtime.errors import RuntimeFault
 from runtime.postgres import Postgres
+from server.rollbacks import holders
 from server.rollbacks.record import QUERIES, containment_of, instances
 
 RECENT_SECONDS = 7 * 86_400.0
@@ -29,7 +30,7 @@ log = logging.getLogger("rescind.containment")
 
 
 class ContainmentWatch:
-    """A loop over the rollbacks that are not contained. `bell()` makes it look at once."""
+    """A loop over the rollbacks that are not contained, or wait for records. `bell()` makes it look at once."""
 
     def __init__(self, pg: Postgres, clock: Clock) -> None:
         self._pg = pg
@@ -72,6 +73,7 @@ class ContainmentWatch:
             try:
                 if await self.look(FRESH_SECONDS if look % LOOKS_PER_WHOLE_LOOK else RECENT_SECONDS):
                     wait_seconds = POLL_FRESH_SECONDS
+                await holders.look(self._pg)
             except RuntimeFault as error:
                 log.info("containment is not watched: %s", error)
             except Exception:

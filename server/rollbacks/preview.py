@@ -55,6 +55,10 @@ class Preview(Struct, frozen=True, kw_only=True):
     """The kills that stand already."""
     services: dict[str, PreviewService]
     effects: dict[str, PreviewKind] | None
+    proceeds: bool = False
+    """Its effects go on without the server (`on_unreachable: proceed`), or once did."""
+    proceeded: int | None = None
+    """How many of its effects did so, of those that are on record; null as `effects`."""
     unknown: list[str]
     """What this preview does not know, or what a person should know first, in sentences."""
     as_of: datetime
@@ -82,11 +86,14 @@ class Previews:
         unknown = [] if rows is not None else [f"the effects: counting them takes longer than {EFFECTS_LIMIT_MS} ms"]
         if silent:
             unknown.append(f"whether {silent} silent instances still run")
+        if found["proceeds"]:
+            unknown.append("what instances did without the server and have not delivered: the flag lets them proceed")
         return Preview(
             flag=flag, environment=environment, off_variant=found["off_variant"], epoch=found["epoch"],
             archived=found["archived_at"] is not None, standing=found["standing"] or [],
             services={row["service"]: PreviewService(instances=row["number"], silent=row["silent"]) for row in services},
             effects=None if rows is None else kinds_of(rows),
+            proceeds=found["proceeds"], proceeded=None if rows is None else sum(row["proceeded"] for row in rows),
             unknown=unknown + cannot_be_undone(rows or [], workers), as_of=found["as_of"],
         )  # fmt: skip
 

@@ -16,7 +16,8 @@ from msgspec import Struct, field
 from rescind.wire import Revision
 
 from runtime.queries import Queries
-from server.rollbacks import retries
+from server.rollbacks import holders, retries
+from server.rollbacks.holders import Proceeding
 from server.rollbacks.retries import Retry
 
 QUERIES = Queries.load("server.rollbacks", "record")
@@ -148,6 +149,8 @@ class RollbackRecord(Struct, frozen=True, kw_only=True):
     containment: Containment | None = None
     counts: dict[str, KindCounts] | None = None
     retrying: list[Retry] = []
+    proceeding: Proceeding | None = None
+    """Where a flag of it lets effects go on without the server."""
 
 
 async def load(connection: asyncpg.Connection, rollback_id: UUID) -> RollbackRecord | None:
@@ -159,7 +162,8 @@ async def load(connection: asyncpg.Connection, rollback_id: UUID) -> RollbackRec
     known = containment_of(row["fenced_at"], await instances(connection, rollback_id))
     known = msgspec.structs.replace(known, contained_at=contained_at_of(row))
     found = record_of(row, flags, containment=known, counts=await counts(connection, rollback_id))
-    return msgspec.structs.replace(found, retrying=await retries.load(connection, rollback_id))
+    proceeding = await holders.load(connection, rollback_id)
+    return msgspec.structs.replace(found, retrying=await retries.load(connection, rollback_id), proceeding=proceeding)
 
 
 async def latest(connection: asyncpg.Connection, environment: str | None) -> list[str]:

@@ -21,7 +21,7 @@ from rescind.wire import Revision
 from flagd.errors import in_recovery
 from flagd.replica import Newest, Replicas
 from runtime.clock import Clock
-from runtime.errors import OutcomeUnknown, Unavailable
+from runtime.errors import InRecovery, OutcomeUnknown, Unavailable
 from runtime.postgres import Connection, Postgres
 from runtime.problem import Problem
 from runtime.queries import Queries
@@ -92,7 +92,7 @@ class Recovery:
             with contextlib.suppress(Problem, Unavailable):
                 await self._replicas.get(environment)
         if self._replicas.is_closed(environment):
-            raise Unavailable(
+            raise InRecovery(
                 "The ledger", f"environment {environment} is in recovery, until an admin runs `rescind doctor --restored`"
             )
 

@@ -64,6 +64,8 @@ class EffectLine(Struct, frozen=True, kw_only=True):
     status: str
     epoch: int
     admitted_at: datetime
+    proceeded_at: datetime | None
+    """Of one that was begun without the server: when."""
     completed_at: datetime | None
     amount_minor: int | None
     currency: str | None

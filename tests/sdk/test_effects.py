@@ -255,6 +255,18 @@ async def test_an_outcome_in_a_dead_processs_journal_is_delivered_by_the_next_on
         await until(lambda: in_threads(fragile.statuses, ["succeeded"]))
 
 
+async def test_a_lease_is_extended_while_the_body_runs(site: Site) -> None:
+    # P8: what has not reported is not compensated before its lease has run out
+    async with rescind.AsyncClient(**site.options) as client, capture(client, "1", lease_seconds=3):
+        (before,) = await asyncio.to_thread(site.effects)
+
+        async def extended() -> bool:
+            (now,) = await asyncio.to_thread(site.effects)
+            return bool(now["lease_until"] > before["lease_until"])
+
+        await until(extended)
+
+
 async def test_an_effect_that_ends_after_close_is_journaled(site: Site) -> None:
     # P11
     client = rescind.Client(**site.options)

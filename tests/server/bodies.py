@@ -78,6 +78,14 @@ BODIES: dict[tuple[str, str], Any] = {
         ],
         "instance": "i",
     },
+    ("POST", E + "/effects:proceeded"): {
+        "effects": [{
+            "effect_id": ID, "request": {**EFFECT, "saga": SAGA, "attributes": {"a": "b"}, "token": ID}, "epoch": 1, "at": 1.0,
+            "instance": "i", "outcome": "succeeded", "result": {"a": 1}, "error": {"a": 1},
+        }],
+        "instance": "i",
+        "now": 2.0,
+    },
     ("PUT", E + "/sagas/{name}/versions/{version}"): {"document": {"steps": [STEP], "description": "d", "flag": "g"}, **REASON},
     ("PUT", E + "/kinds/{name}/versions/{version}"): {
         "document": {"class": "irreversible", "retry": {"attempts_max": 3}, "timeout_seconds": 3}, **REASON,
@@ -100,7 +108,16 @@ BODIES: dict[tuple[str, str], Any] = {
 }  # fmt: skip
 
 TOLERANT = {
-    E + way for way in ("/effects:admit", "/effects:report", "/tasks:report", "/tasks:heartbeat", "/heartbeats", "/counts")
+    E + way
+    for way in (
+        "/effects:admit",
+        "/effects:report",
+        "/effects:proceeded",
+        "/tasks:report",
+        "/tasks:heartbeat",
+        "/heartbeats",
+        "/counts",
+    )
 }
 """Between SDK and server: what cannot be kept fails alone, or is left out, and never its neighbours."""
 UNKEPT = {E + "/flags/{key}/explain"}

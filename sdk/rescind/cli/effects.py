@@ -29,7 +29,8 @@ def effects(session: Session, /, **filters: object) -> None:
         session.show_json(answer)
         return
     rows = [{"id": row.get("effect_id"), **row} for row in answer["effects"]]
-    session.console.print(table_of(rows, COLUMNS) if rows else "no such effects")
+    columns = (*COLUMNS, "proceeded_at") if any(row.get("proceeded_at") for row in rows) else COLUMNS
+    session.console.print(table_of(rows, columns) if rows else "no such effects")
     if answer.get("next"):
         session.console.print(f"more: --after {answer['next']}")
 

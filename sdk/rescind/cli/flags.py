@@ -34,7 +34,9 @@ def flags(session: Session, killed: bool) -> None:
         session.show_json({"flags": found})
         return
     rows = [{**row, **(row.get("flag") or {}), "state": state_of(row), "to come": coming(row)} for row in found]
-    columns = ("key", "state", "off_variant", "kind", "owner", "services", "reversibility", "to come")
+    columns: tuple[str, ...] = ("key", "state", "off_variant", "kind", "owner", "services", "reversibility", "to come")
+    if any(row.get("on_unreachable") == "proceed" for row in rows):
+        columns = (*columns, "on_unreachable")
     session.console.print(table_of(rows, columns) if rows else "no flags yet: `rescind set flag.json --reason TEXT` makes one")
 
 
@@ -90,6 +92,8 @@ def get(session: Session, flag: str, as_rules: bool) -> None:
     for kill in answer["kills"]:
         scope = ", ".join(f"{name}={text_of(value)}" for name, value in kill["scope"].items()) or "everyone"
         out.print(f"  [red]killed to {escape(kill['off_variant'])} for {escape(scope)}:[/] {escape(kill['reason'])}")
+    if answer.get("on_unreachable") == "proceed":
+        out.print("  [yellow]proceeds without the server:[/] its rollbacks wait for every instance that may hold records")
     if coming(answer):
         out.print(f"  [yellow]to come:[/] {escape(coming(answer))}")
     for needed in answer.get("prerequisites") or ():

@@ -43,6 +43,7 @@ def instances(session: Session, everyone: bool, service: str | None, behind: boo
     found = [row for row in answer["instances"] if everyone or row.get("live", True)]
     rows = [{**row, "behind": lag(row), "declared": flag in (row.get("declared") or ())} for row in found]
     columns = [name for name in (DECLARING if flag else COLUMNS) if everyone or name != "live"]
+    columns += ["journal_open"] if any(row.get("journal_open") for row in rows) else []
     session.console.print(table_of(rows, columns) if rows else "no instance is connected")
     if flag and rows:
         session.console.print(summary(flag, rows))

@@ -47,6 +47,8 @@ def show(session: Session, found: dict[str, Any]) -> None:
     )
     for standing in found["standing"]:
         out.print(f"  it is killed already: rollback {standing['rollback_id']}; another kill joins it")
+    if found.get("proceeds"):
+        out.print(f"  it proceeds without the server: {found.get('proceeded') or 0} such effects are on record")
     services = found["services"]
     names = ", ".join(f"{escape(name)} {count['instances']}" for name, count in services.items()) or "none known"
     out.print(f"  instances: {names}")

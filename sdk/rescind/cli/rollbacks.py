@@ -14,7 +14,7 @@ from rescind.cli.following import follow, sum_up
 from rescind.cli.options import reason_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import counts_table, instant, table_of
-from rescind.cli.waiting import failing, in_words, lines
+from rescind.cli.waiting import failing, in_words, lines, proceeding
 
 REPORT_SECONDS = 120.0
 SHOWN_MAX = 50
@@ -108,6 +108,8 @@ def show_report(session: Session, found: dict[str, Any]) -> None:
     for matter, stand in failing(record):
         out.print(f"  [yellow]{escape(matter)}[/] ({escape(stand)})")
     show_waiting(session, found)
+    for line in proceeding(record):
+        out.print(f"  [yellow]{escape(line)}[/]")
     told = sum(kind["irreversible"] for kind in (record["counts"] or {}).values())
     if told:
         out.print(f"{told} cannot be undone; to say that you know: rescind acknowledge {record['id']} --reason TEXT")
@@ -158,14 +160,12 @@ def decision(name: str, sentence: str) -> click.Command:
     return decide
 
 
-def choice(name: str, sentence: str, *, needs_effects: bool = False) -> click.Command:
+def choice(name: str, sentence: str) -> click.Command:
     """A command that takes a decision on some effects of a rollback: those named, or all that it can be about."""
 
     @click.command(name, help=sentence)
     @click.argument("rollback")
-    @click.option(
-        "--effect", "effects", multiple=True, required=needs_effects, metavar="ID", help="This effect; may be repeated."
-    )
+    @click.option("--effect", "effects", multiple=True, metavar="ID", help="This effect; may be repeated.")
     @reason_option
     @common
     @pass_session
@@ -176,6 +176,29 @@ def choice(name: str, sentence: str, *, needs_effects: bool = False) -> click.Co
         conclude(session, name, answer, rollback)
 
     return choose
+
+
+def skipping() -> click.Command:
+    """`skip`: of effects, and of what instances took with them."""
+
+    @click.command(
+        "skip", help="Leave effects of ROLLBACK as they are, for ever and by name; or write off what an instance held."
+    )
+    @click.argument("rollback")
+    @click.option("--effect", "effects", multiple=True, metavar="ID", help="This effect; may be repeated.")
+    @click.option("--instance", "instances", multiple=True, metavar="NAME", help="Whose disk is lost; may be repeated.")
+    @reason_option
+    @common
+    @pass_session
+    def skip(session: Session, rollback: str, effects: tuple[str, ...], instances: tuple[str, ...], reason: str) -> None:
+        if bool(effects) == bool(instances):
+            raise click.UsageError("name effects (--effect ID), or instances whose disks are lost (--instance NAME)")
+        given = {"effects": list(effects)} if effects else {"instances": list(instances)}
+        identity = whole_id(session, rollback)
+        answer = session.api.request("POST", f"/v1/rollbacks/{part(identity)}/skip", json={"reason": reason, **given})
+        conclude(session, "skip", answer, rollback)
+
+    return skip
 
 
 def conclude(session: Session, name: str, answer: Any, rollback: str) -> None:
@@ -199,7 +222,7 @@ pause = decision("pause", "Begin no further compensation of ROLLBACK.")
 resume = decision("resume", "Go on with ROLLBACK; of one that is held, begin to undo.")
 cancel = decision("cancel", "Skip the rest of ROLLBACK, by name.")
 retry = choice("retry", "Try effects of ROLLBACK that wait for a person again: those named, or all.")
-skip = choice("skip", "Leave effects of ROLLBACK as they are, for ever and by name.", needs_effects=True)
+skip = skipping()
 acknowledge = choice("acknowledge", "Say that you know of irreversible effects of ROLLBACK: those named, or all.")
 
 COMMANDS = (recent, watch, report, pause, resume, cancel, retry, skip, acknowledge)

@@ -36,6 +36,31 @@ def lines(counts: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
             yield f"{number} {kind} wait: {said}. {step[:1].upper()}{step[1:]}."
 
 
+def proceeding(record: Mapping[str, Any]) -> Iterable[str]:
+    """What was begun without the server, and who may still hold records of more: the rollback is not settled before they speak.
+
+    >>> one = {"service": "shop", "instance": "shop@a", "seen_at": "10:00", "has_open": True, "cleared_at": None, "how": None}
+    >>> list(proceeding({"id": "7", "proceeding": {"flags": ["f"], "effects": 2, "holders": [one]}}))[1]
+    'shop shop@a holds records, last seen 10:00: the rollback settles when it has delivered them'
+    """
+    found = record.get("proceeding")
+    if not found:
+        return
+    yield f"{', '.join(found['flags'])} proceeds without the server: {found['effects']} such effects"
+    missing = [holder for holder in found["holders"] if holder["cleared_at"] is None]
+    for holder in missing:
+        what = "holds records" if holder["has_open"] else "may hold records"
+        yield (
+            f"{holder['service']} {holder['instance']} {what}, last seen {holder['seen_at']}: "
+            f"the rollback settles when it has {'delivered them' if holder['has_open'] else 'said that it has none'}"
+        )
+    if missing:
+        yield f"lost with its disk? rescind skip {record['id']} --instance {missing[0]['instance']} --reason TEXT"
+    for holder in found["holders"]:
+        if holder["how"] == "written_off":
+            yield f"{holder['service']} {holder['instance']} was written off by {holder['by_whom']}: {holder['reason']}"
+
+
 def failing(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Per kind that fails and is tried again: what is the matter, and where that stands (it changes with every attempt).
 

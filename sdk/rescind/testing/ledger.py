@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 from msgspec import Struct
 
-from rescind.admission import Admission, Asking
+from rescind.admission import ADMISSION_SECONDS, Admission, Asking
 from rescind.clock import Clock
 from rescind.errors import Unreachable
 from rescind.reports import Outgoing, Reports
@@ -161,7 +161,7 @@ class LedgerAdmission(Admission):
         self._time = clock
         self._ledger = ledger
 
-    async def ask(self, asking: Asking) -> AdmitResult:
+    async def ask(self, asking: Asking, seconds: float = ADMISSION_SECONDS, *, once: bool = False) -> AdmitResult:
         """The ledger's answer."""
         asking.asked_at = self._time.monotonic()
         return self._ledger.admit(asking.request)

@@ -5,6 +5,8 @@ SELECT set_config('statement_timeout', $1::text, true)
 
 -- name: flag
 SELECT clock_timestamp() AS as_of, f.key, f.off_variant, f.epoch, f.archived_at, f.document ->> 'max_staleness_seconds' AS max_staleness_seconds,
+    EXISTS (SELECT FROM sagas.fences AS x WHERE x.environment = f.environment AND x.flag = f.key AND x.scope_key = ''
+        AND x.proceeds_since IS NOT NULL) AS proceeds,
     (SELECT jsonb_agg(jsonb_build_object('rollback_id', k.rollback_id, 'scope', k.scope, 'killed_at', k.killed_at)
         ORDER BY k.killed_at)
      FROM flagd.kills AS k
@@ -32,7 +34,7 @@ WITH rules AS MATERIALIZED (
         CASE WHEN d.is_kind THEN jsonb_build_array(d.document) ELSE d.document -> 'steps' END) AS s
     WHERE d.environment = $1
 ), ruled AS (
-    SELECT e.kind, e.status, e.payload, coalesce(s.class, k.class) AS class, coalesce(s.executor, k.executor) AS executor,
+    SELECT e.kind, e.status, e.proceeded_at, e.payload, coalesce(s.class, k.class) AS class, coalesce(s.executor, k.executor) AS executor,
         coalesce(s.name, k.name) AS definition, coalesce(s.is_kind, k.is_kind) AS definition_is_kind,
         coalesce(s.version, k.version) AS definition_version, s.step, coalesce(s.amount, k.amount) AS amount,
         coalesce(s.currency, k.currency) AS currency, coalesce(s.currency_code, k.currency_code) AS currency_code
@@ -48,7 +50,7 @@ WITH rules AS MATERIALIZED (
 )
 SELECT r.kind, r.class, r.executor, r.definition, r.definition_is_kind, r.definition_version, r.step, r.status,
     coalesce(r.currency_code, r.payload ->> r.currency) AS currency,
-    count(*) AS number,
+    count(*) AS number, count(r.proceeded_at) AS proceeded,
     sum(CASE WHEN r.payload ->> r.amount ~ '^[0-9]{1,15}$' THEN (r.payload ->> r.amount)::bigint END)::bigint AS amount_minor
 FROM ruled AS r
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9 ORDER BY 1, 4, 6, 7, 8 LIMIT 1000

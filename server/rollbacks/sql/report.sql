@@ -5,7 +5,7 @@ SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY
 
 -- name: effects
 SELECT e.id, e.kind, e.key, e.flag, e.variant, e.subject, e.saga, e.saga_version, e.saga_instance, e.step, e.status, e.begun,
-    e.epoch, e.admitted_at, e.completed_at, e.error,
+    e.epoch, e.admitted_at, e.proceeded_at, e.completed_at, e.error,
     coalesce(d.state, 'pending') AS disposition, d.reason, d.by_whom, d.proof, d.amount_minor, d.currency,
     d.acknowledged_by, d.acknowledged_at, d.changed_at, d.rollback_id AS undone_by,
     c.action, c.action_key, c.connection, c.attempt AS attempts, c.state AS compensation_state, c.reason AS compensation_reason,
