@@ -191,7 +191,7 @@ def _outcome(report: TaskReport) -> Outcome:
     match report.outcome:
         case "succeeded":
             return Done(proof={"proof": report.proof})
-        case "failed":
+        case "failed" | "not_started":
             return NotYet(error=plain(report.error))
         case "unknown":
             return Doubt(evidence={"error": report.error})

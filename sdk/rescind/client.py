@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from rescind import forks
 from rescind.core import Core
@@ -22,6 +22,8 @@ from rescind.effects import EffectContext
 from rescind.effects import Saga as SagaArgument
 from rescind.errors import ClientClosed, ConfigurationError
 from rescind.evaluations import Evaluations, effect_context
+from rescind.handles import AsyncHandle, Handle, Order, Results, begin
+from rescind.running import run
 from rescind.saga import Saga
 from rescind.settings import settings_from
 from rescind.threads import in_thread
@@ -64,6 +66,18 @@ class EffectOptions(TypedDict, total=False):
     """left out: what the step's definition says, where its saga is registered with this client, else 30"""
 
 
+class InstanceOptions(TypedDict, total=False):
+    """What an instance may say beside its saga, id and input."""
+
+    subject: str | None
+    attributes: Mapping[str, Any] | None
+    variant: str | None
+    """left out: what this task's or request's own evaluation of the saga's flag gave"""
+
+
+RUN_LEASE_SECONDS = 30.0
+
+
 class Client(Evaluations):
     """The synchronous client: one daemon thread keeps it current."""
 
@@ -93,10 +107,48 @@ class Client(Evaluations):
         """Lay down a saga's definition; False where another meaning holds under its version. Raises `ApiError`."""
         return self.block_on_core(self.core.registration.register(saga))
 
-    def work(self, saga: Saga, *, concurrency: int = 16) -> None:
-        """Carry out the saga's compensations until interrupted; what has begun comes to its end first."""
+    def work(self, *sagas: Saga, concurrency: int = 16) -> None:
+        """Carry out the sagas' steps and compensations until interrupted; what has begun comes to its end first.
+
+        Versions of one saga may be served together. Raises `ConfigurationError` where there is nothing to do, `ApiError`.
+        """
         self.ensure_started()
-        self.block_on_core(Worker(self.core, saga, concurrency).run())
+        self.block_on_core(Worker(self.core, sagas, concurrency).run())
+
+    def start(
+        self,
+        saga: Saga,
+        *,
+        id: str,  # noqa: A002 - the wire's own word
+        input: Mapping[str, Any],  # noqa: A002 - the wire's own word
+        **options: Unpack[InstanceOptions],
+    ) -> Handle:
+        """Start an instance, durably; workers anywhere run it. Starting the same again changes nothing.
+
+        Raises `SagaConflict`, `SagaKilled`, `SagaRefused`, `Unreachable` and `ApiError`.
+        """
+        order = Order(saga=saga, id=id, input=input, **options)
+        self.ensure_started()
+        self.block_on_core(begin(self.core, order, order.begun(self.core)))
+        return Handle(self, saga.name, id)
+
+    def result(self, saga: Saga | str, id: str, *, timeout_seconds: float | None = None) -> Results:  # noqa: A002
+        """What each step of an instance gave, once it is done, whoever started it. Raises as `Handle.result`."""
+        return Handle(self, saga if isinstance(saga, str) else saga.name, id).result(timeout_seconds)
+
+    def run(
+        self,
+        saga: Saga,
+        *,
+        id: str,  # noqa: A002 - the wire's own word
+        input: Mapping[str, Any],  # noqa: A002 - the wire's own word
+        lease_seconds: float = RUN_LEASE_SECONDS,
+        **options: Unpack[InstanceOptions],
+    ) -> Results:
+        """Run an instance in this process, as `AsyncClient.run`; synchronous steps in threads, others on the client's own."""
+        order = Order(saga=saga, id=id, input=input, **options)
+        self.ensure_started()
+        return self.block_on_core(run(self.core, order, lease_seconds))
 
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
         """Deliver what is under way, sign off, stop the thread. Bounded; the second call does nothing."""
@@ -213,8 +265,61 @@ class AsyncClient(Evaluations):
         """The loop that it works on; None before its first use."""
         return self._loop
 
-    async def start(self) -> None:
-        """Read the last known snapshot and start following the server."""
+    @overload
+    async def start(self) -> None: ...
+
+    @overload
+    async def start(
+        self,
+        saga: Saga,
+        *,
+        id: str,
+        input: Mapping[str, Any],
+        **options: Unpack[InstanceOptions],
+    ) -> AsyncHandle: ...
+
+    async def start(
+        self,
+        saga: Saga | None = None,
+        *,
+        id: str = "",  # noqa: A002 - the wire's own word
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the wire's own word
+        **options: Unpack[InstanceOptions],
+    ) -> AsyncHandle | None:
+        """Start an instance of `saga`, durably; workers anywhere run it. Starting the same again changes nothing.
+
+        Raises `SagaConflict`, `SagaKilled`, `SagaRefused`, `Unreachable` and `ApiError`. Without a saga the client itself
+        starts: it reads the last known snapshot and follows the server.
+        """
+        await self._start()
+        if saga is None:
+            return None
+        order = Order(saga=saga, id=id, input=input or {}, **options)
+        await self.on_core(begin(self.core, order, order.begun(self.core)))
+        return AsyncHandle(self, saga.name, id)
+
+    async def result(self, saga: Saga | str, id: str, *, timeout_seconds: float | None = None) -> Results:  # noqa: A002
+        """What each step of an instance gave, once it is done, whoever started it. Raises as `AsyncHandle.result`."""
+        return await AsyncHandle(self, saga if isinstance(saga, str) else saga.name, id).result(timeout_seconds)
+
+    async def run(
+        self,
+        saga: Saga,
+        *,
+        id: str,  # noqa: A002 - the wire's own word
+        input: Mapping[str, Any],  # noqa: A002 - the wire's own word
+        lease_seconds: float = RUN_LEASE_SECONDS,
+        **options: Unpack[InstanceOptions],
+    ) -> Results:
+        """Run an instance in this process; what each step gave.
+
+        When the process dies or the caller is cancelled, the coordinator takes over once `lease_seconds` have passed. Raises
+        `SagaUndone`, `SagaKilled`, `SagaConflict`, `SagaRefused`, `Unreachable` and `ApiError`.
+        """
+        order = Order(saga=saga, id=id, input=input, **options)
+        return await self.on_core(run(self.core, order, lease_seconds))
+
+    async def _start(self) -> None:
         if not self._loaded and not self.core.closed:
             self._loaded = True
             await in_thread(self.core.load)
@@ -222,16 +327,19 @@ class AsyncClient(Evaluations):
 
     async def wait_ready(self, timeout_seconds: float = READY_SECONDS) -> bool:
         """Whether there is a snapshot, waiting for it at most this long. Never raises."""
-        await self.start()
+        await self._start()
         return await self.core.wait_ready(0 if self.core.closed else timeout_seconds)
 
     async def register(self, saga: Saga) -> bool:
         """Lay down a saga's definition; False where another meaning holds under its version. Raises `ApiError`."""
         return await self.on_core(self.core.registration.register(saga))
 
-    async def work(self, saga: Saga, *, concurrency: int = 16) -> None:
-        """Carry out the saga's compensations until cancelled; what has begun comes to its end first."""
-        await self.on_core(Worker(self.core, saga, concurrency).run())
+    async def work(self, *sagas: Saga, concurrency: int = 16) -> None:
+        """Carry out the sagas' steps and compensations until cancelled; what has begun comes to its end first.
+
+        Versions of one saga may be served together. Raises `ConfigurationError` where there is nothing to do, `ApiError`.
+        """
+        await self.on_core(Worker(self.core, sagas, concurrency).run())
 
     async def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
         """Deliver what is under way, sign off, stop. Bounded; the second call does nothing."""

@@ -20,6 +20,7 @@ from rescind.clock import Clock, full_jitter_seconds
 from rescind.context import RequestContext
 from rescind.current import Applied, Current
 from rescind.errors import ApiError, RescindError, Unreachable
+from rescind.instances import Instances
 from rescind.journal import Journal
 from rescind.notify import Notifier
 from rescind.permits import Permits
@@ -89,6 +90,7 @@ class Core:
         )
         self.causality = Causality(self.current, self.follower, self.context, clock)
         self.registration = Registration(self.api, self.sagas, settings.service, clock, self.named)
+        self.instances = Instances(self.api, clock, self.keep)
         self._named = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[Any]] = set()
@@ -144,6 +146,7 @@ class Core:
         except (TimeoutError, RescindError) as error:
             logger.debug("signing off ended early: %s", error)
         self.permits.abandon()
+        self.instances.abandon()
         self.notifier.turned()
         left = [*self.tasks, *self.follower.tasks(), *self.api.tasks()]
         for task in left:

@@ -27,6 +27,7 @@ class Registration:
         self._service = service
         self._clock = clock
         self._named = named
+        self._ensuring: dict[tuple[str, str], asyncio.Future[bool]] = {}
         self.tried = asyncio.Event()
         """Set once each saga was registered, or an attempt failed."""
 
@@ -44,6 +45,14 @@ class Registration:
         name, version = reference.name, reference.version
         declared = (saga.lease_seconds(step) for saga in self._sagas if (saga.name, saga.version) == (name, version))
         return next(declared, None)
+
+    async def ensure(self, saga: Saga) -> None:
+        """Return once the saga is registered, by whomever, asking once for all who call. Raises `ApiError`, `Unreachable`."""
+        version = (saga.name, saga.version)
+        ensuring = self._ensuring.get(version)
+        if ensuring is None or (ensuring.done() and (ensuring.cancelled() or ensuring.exception())):
+            ensuring = self._ensuring[version] = asyncio.ensure_future(self.register(saga))
+        await asyncio.shield(ensuring)
 
     async def register(self, saga: Saga) -> bool:
         """Lay down the saga's definition. False where another meaning is registered under its version: that one holds."""
@@ -84,7 +93,7 @@ class Registration:
         failures = 0
         while True:
             try:
-                await self.register(saga)
+                await self.ensure(saga)
                 return
             except (Unreachable, ApiError) as error:
                 if isinstance(error, ApiError) and not error.passing:

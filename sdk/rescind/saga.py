@@ -95,6 +95,11 @@ class Step(Generic[P, R]):
         return handler
 
     @property
+    def function(self) -> Callable[P, R] | None:
+        """What acts; None where the service does the effect itself."""
+        return self._function
+
+    @property
     def merges(self) -> bool:
         """Whether one call of the handler undoes all effects of a subject: it is given a list of them."""
         return isinstance(self._declared, Worker) and self._declared.dedupe_by is not None

@@ -318,7 +318,8 @@ class TaskClaimAnswer(Struct, frozen=True, kw_only=True):
 class TaskReport(Struct, frozen=True, kw_only=True):
     id: str
     token: str
-    outcome: Literal["succeeded", "failed", "unknown"]
+    outcome: Literal["succeeded", "failed", "unknown", "not_started"]
+    """not_started: of a step, its permission to begin is given back"""
     proof: Any = None
     """what undoing it proved; of a step, its result"""
     error: dict[str, Any] | None = None

@@ -14,11 +14,14 @@ from rescind.core import Core
 from rescind.errors import ConfigurationError, Unreachable
 from rescind.evaluations import Evaluations
 from rescind.events import EventStream
+from rescind.handles import Results
+from rescind.instances import Instances
 from rescind.registration import Registration
 from rescind.saga import Saga
 from rescind.settings import ClientSettings
 from rescind.testing.ledger import Ledger, LedgerAdmission, LedgerReports
 from rescind.transport import AsyncApi
+from rescind.wire import InstanceStart, InstanceStarted, InstanceState
 
 T = TypeVar("T")
 
@@ -61,6 +64,18 @@ class LaidDown(Registration):
         return True
 
 
+class NoInstances(Instances):
+    """Nobody here runs them."""
+
+    async def start(self, saga: str, start: InstanceStart) -> InstanceStarted:
+        """Raises `ConfigurationError`."""
+        raise no_coordinator()
+
+    async def ended(self, saga: str, instance: str) -> InstanceState:
+        """Raises `ConfigurationError`."""
+        raise no_coordinator()
+
+
 class FixtureCore(Core):
     """The real core, given its snapshots by a fixture, asking the fixture's ledger. Nothing of it runs in the background."""
 
@@ -73,6 +88,7 @@ class FixtureCore(Core):
         super()._assemble(environment)
         arguments = (self.api, self.clock, self.settings.instance, self._ledger)
         self.permits.go_through(LedgerAdmission(*arguments), LedgerReports(*arguments))
+        self.instances = NoInstances(self.api, self.clock, self.keep)
         self.registration = LaidDown(self.api, self.sagas, self.settings.service, self.clock, self.named)
 
     def load(self) -> None:
@@ -116,7 +132,11 @@ class FixtureClient(Client):
         """Run `work` here and now."""
         driven(work)
 
-    def work(self, saga: Saga, *, concurrency: int = 16) -> None:
+    def work(self, *sagas: Saga, concurrency: int = 16) -> None:
+        """Raises `ConfigurationError`."""
+        raise no_coordinator()
+
+    def run(self, saga: Saga, **how: Any) -> Results:
         """Raises `ConfigurationError`."""
         raise no_coordinator()
 
@@ -135,7 +155,7 @@ class FixtureAsyncClient(AsyncClient):
     def ensure_started(self) -> None:
         """It is."""
 
-    async def start(self) -> None:
+    async def _start(self) -> None:
         """It is."""
 
     async def wait_ready(self, timeout_seconds: float = 0.0) -> bool:
@@ -150,7 +170,11 @@ class FixtureAsyncClient(AsyncClient):
         """Run `work` here and now."""
         driven(work)
 
-    async def work(self, saga: Saga, *, concurrency: int = 16) -> None:
+    async def work(self, *sagas: Saga, concurrency: int = 16) -> None:
+        """Raises `ConfigurationError`."""
+        raise no_coordinator()
+
+    async def run(self, saga: Saga, **how: Any) -> Results:
         """Raises `ConfigurationError`."""
         raise no_coordinator()
 
@@ -196,4 +220,4 @@ def notify(core: Core, keys: Sequence[str]) -> None:
 
 
 def no_coordinator() -> ConfigurationError:
-    return ConfigurationError("a FlagsFixture has no coordinator: call the saga's handlers themselves")
+    return ConfigurationError("a FlagsFixture has no coordinator: call the saga's steps and handlers themselves")
