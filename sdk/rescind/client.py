@@ -23,6 +23,7 @@ from rescind.effects import Saga as SagaArgument
 from rescind.errors import ClientClosed, ConfigurationError
 from rescind.evaluations import Evaluations, effect_context
 from rescind.handles import AsyncHandle, Handle, Order, Results, begin
+from rescind.hands import LEASE_SECONDS
 from rescind.running import run
 from rescind.saga import Saga
 from rescind.settings import settings_from
@@ -75,9 +76,6 @@ class InstanceOptions(TypedDict, total=False):
     """left out: what this task's or request's own evaluation of the saga's flag gave"""
 
 
-RUN_LEASE_SECONDS = 30.0
-
-
 class Client(Evaluations):
     """The synchronous client: one daemon thread keeps it current."""
 
@@ -107,13 +105,14 @@ class Client(Evaluations):
         """Lay down a saga's definition; False where another meaning holds under its version. Raises `ApiError`."""
         return self.block_on_core(self.core.registration.register(saga))
 
-    def work(self, *sagas: Saga, concurrency: int = 16) -> None:
+    def work(self, *sagas: Saga, concurrency: int = 16, lease_seconds: float = LEASE_SECONDS) -> None:
         """Carry out the sagas' steps and compensations until interrupted; what has begun comes to its end first.
 
-        Versions of one saga may be served together. Raises `ConfigurationError` where there is nothing to do, `ApiError`.
+        Versions of one saga may be served together. When this process dies, others take its work over once `lease_seconds`
+        have passed. Raises `ConfigurationError` where there is nothing to do, `ApiError`.
         """
         self.ensure_started()
-        self.block_on_core(Worker(self.core, sagas, concurrency).run())
+        self.block_on_core(Worker(self.core, sagas, concurrency, lease_seconds).run())
 
     def start(
         self,
@@ -142,7 +141,7 @@ class Client(Evaluations):
         *,
         id: str,  # noqa: A002 - the wire's own word
         input: Mapping[str, Any],  # noqa: A002 - the wire's own word
-        lease_seconds: float = RUN_LEASE_SECONDS,
+        lease_seconds: float = LEASE_SECONDS,
         **options: Unpack[InstanceOptions],
     ) -> Results:
         """Run an instance in this process, as `AsyncClient.run`; synchronous steps in threads, others on the client's own."""
@@ -308,7 +307,7 @@ class AsyncClient(Evaluations):
         *,
         id: str,  # noqa: A002 - the wire's own word
         input: Mapping[str, Any],  # noqa: A002 - the wire's own word
-        lease_seconds: float = RUN_LEASE_SECONDS,
+        lease_seconds: float = LEASE_SECONDS,
         **options: Unpack[InstanceOptions],
     ) -> Results:
         """Run an instance in this process; what each step gave.
@@ -334,12 +333,13 @@ class AsyncClient(Evaluations):
         """Lay down a saga's definition; False where another meaning holds under its version. Raises `ApiError`."""
         return await self.on_core(self.core.registration.register(saga))
 
-    async def work(self, *sagas: Saga, concurrency: int = 16) -> None:
+    async def work(self, *sagas: Saga, concurrency: int = 16, lease_seconds: float = LEASE_SECONDS) -> None:
         """Carry out the sagas' steps and compensations until cancelled; what has begun comes to its end first.
 
-        Versions of one saga may be served together. Raises `ConfigurationError` where there is nothing to do, `ApiError`.
+        Versions of one saga may be served together. When this process dies, others take its work over once `lease_seconds`
+        have passed. Raises `ConfigurationError` where there is nothing to do, `ApiError`.
         """
-        await self.on_core(Worker(self.core, sagas, concurrency).run())
+        await self.on_core(Worker(self.core, sagas, concurrency, lease_seconds).run())
 
     async def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
         """Deliver what is under way, sign off, stop. Bounded; the second call does nothing."""

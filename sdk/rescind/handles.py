@@ -16,7 +16,6 @@ from rescind.saga import Saga
 from rescind.spans import traceparent
 from rescind.wire import InstanceStart, InstanceStarted, InstanceState
 
-LEASE_SECONDS = 30.0
 PERSON_SECONDS = 2.0
 """How often an instance that waits for a person is looked at."""
 REFUSALS: dict[str, type[SagaError]] = {"conflict": SagaConflict, "killed": SagaKilled, "invalid": SagaRefused}
@@ -35,7 +34,7 @@ class Order(Struct, frozen=True, kw_only=True):
     subject: str | None = None
     attributes: Mapping[str, Any] | None = None
 
-    def begun(self, core: Core, *, run_by: str | None = None, lease_seconds: float = LEASE_SECONDS) -> InstanceStart:
+    def begun(self, core: Core, *, run_by: str | None = None, lease_seconds: float = 30.0) -> InstanceStart:
         """The request. Variant, revision and attributes are of the caller's own evaluation of the flag, as an effect's."""
         served = core.permits.served(self.saga.flag, self.variant, self.subject, self.attributes)
         return InstanceStart(

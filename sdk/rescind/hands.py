@@ -47,9 +47,17 @@ class Hands:
     """Of one worker, for one saga; `instance` is the caller's id of the only one it serves, of `client.run`."""
 
     def __init__(
-        self, core: Core, handlers: Handlers, concurrency: int, *, worker: str | None = None, instance: str | None = None
+        self,
+        core: Core,
+        handlers: Handlers,
+        concurrency: int,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        worker: str | None = None,
+        instance: str | None = None,
     ) -> None:
         self._core = core
+        self._lease_seconds = lease_seconds
         self._handlers = handlers
         self._concurrency = concurrency
         self._instance = instance
@@ -127,7 +135,7 @@ class Hands:
             instance=self._instance,
             limit=max(1, min(limit, CLAIM_MAX)),
             wait_seconds=wait_seconds,
-            lease_seconds=LEASE_SECONDS,
+            lease_seconds=self._lease_seconds,
         )
 
     def _begin(self, tasks: list[Task], asked_at: float) -> None:

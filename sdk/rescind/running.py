@@ -31,7 +31,8 @@ async def run(core: Core, order: Order, lease_seconds: float) -> Results:
     """What each step gave. Raises `SagaUndone` and the refusals, `Unreachable` where it could not be started, `ApiError`."""
     await core.registration.ensure(order.saga)
     (handlers,) = handlers_of([order.saga])
-    hands = Hands(core, handlers, CONCURRENCY, worker=f"{core.settings.instance}/{core.clock.token()}", instance=order.id)
+    worker = f"{core.settings.instance}/{core.clock.token()}"
+    hands = Hands(core, handlers, CONCURRENCY, lease_seconds=lease_seconds, worker=worker, instance=order.id)
     try:
         await start(core, order, hands, lease_seconds)
         return await drive(core, order, hands)

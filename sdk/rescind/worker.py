@@ -15,7 +15,7 @@ from rescind.clock import full_jitter_seconds
 from rescind.core import Core
 from rescind.errors import ApiError, Unreachable
 from rescind.handlers import Handlers, handlers_of
-from rescind.hands import Hands
+from rescind.hands import LEASE_SECONDS, Hands
 from rescind.saga import Saga
 
 logger = logging.getLogger("rescind.worker")
@@ -28,8 +28,9 @@ UNREGISTERED = "unknown_saga"
 class Worker:
     """The loop of `client.work(saga, ...)`; several sagas, or versions with other steps, share `concurrency` evenly."""
 
-    def __init__(self, core: Core, sagas: Sequence[Saga], concurrency: int) -> None:
+    def __init__(self, core: Core, sagas: Sequence[Saga], concurrency: int, lease_seconds: float = LEASE_SECONDS) -> None:
         self._core = core
+        self._lease_seconds = lease_seconds
         self._groups = handlers_of(sagas)
         self._share = max(1, concurrency // max(1, len(self._groups)))
 
@@ -44,7 +45,7 @@ class Worker:
             await asyncio.gather(*serving, return_exceptions=True)
 
     async def _serve(self, handlers: Handlers) -> None:
-        hands = Hands(self._core, handlers, self._share)
+        hands = Hands(self._core, handlers, self._share, lease_seconds=self._lease_seconds)
         failures = 0
         try:
             while True:

@@ -132,7 +132,7 @@ class FixtureClient(Client):
         """Run `work` here and now."""
         driven(work)
 
-    def work(self, *sagas: Saga, concurrency: int = 16) -> None:
+    def work(self, *sagas: Saga, **how: Any) -> None:
         """Raises `ConfigurationError`."""
         raise no_coordinator()
 
@@ -170,7 +170,7 @@ class FixtureAsyncClient(AsyncClient):
         """Run `work` here and now."""
         driven(work)
 
-    async def work(self, *sagas: Saga, concurrency: int = 16) -> None:
+    async def work(self, *sagas: Saga, **how: Any) -> None:
         """Raises `ConfigurationError`."""
         raise no_coordinator()
 
