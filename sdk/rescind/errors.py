@@ -92,7 +92,7 @@ class NotDone(RescindError):  # noqa: N818
 
 
 class SagaError(RescindError):
-    """Of the instance `id` of `saga`. `cause` says what happened: `step`, `type`, `detail`, as far as they are known."""
+    """Of the instance `id` of `saga`. `cause` says why, as far as it is known: `step`, `reason`, `error`."""
 
     def __init__(self, message: str, *, saga: str, id: str, cause: dict[str, Any] | None = None) -> None:  # noqa: A002
         super().__init__(f"saga {saga} {id!r}: {message}")

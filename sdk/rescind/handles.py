@@ -113,6 +113,7 @@ def concluded(saga: str, state: InstanceState) -> Results:
     if state.state == "done":
         return dict(state.result or {})
     cause = state.error or {}
-    said = ": ".join(text for text in (state.reason, cause.get("step"), cause.get("detail")) if text)
+    detail = (cause.get("error") or {}).get("detail")
+    said = ": ".join(str(text) for text in (state.reason, cause.get("step"), detail) if text)
     kind = SagaKilled if state.state == "killed" else SagaUndone
     raise kind(f"{state.state}{f' ({said})' if said else ''}", saga=saga, id=state.id, cause=cause)

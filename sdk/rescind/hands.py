@@ -121,6 +121,14 @@ class Hands:
         await asyncio.gather(self._keeping, *self._running.values(), return_exceptions=True)
         self._attempts.close()
 
+    def _room_beside(self, ending: int) -> int:
+        """How many tasks may come with the answer to `ending` reports.
+
+        What undoes comes by claims alone, so where it can be undone here one place is filled by them alone.
+        """
+        kept = 1 if self._handlers.undos and self._instance is None else 0
+        return max(0, min(ending, self._concurrency - kept - (len(self._running) - ending)))
+
     async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
@@ -181,7 +189,8 @@ class Hands:
 
     async def _send(self, reports: list[TaskReport]) -> list[str]:
         """Tell outcomes; the answer fills the places that they leave."""
-        claim = None if self._stopping else self._claim_of(len(reports), 0.0)
+        room = self._room_beside(len(reports))
+        claim = self._claim_of(room, 0.0) if room and not self._stopping else None
         body = TaskReportRequest(worker=self.worker, reports=reports, claim=claim)
         api, asked_at = self._core.api, self._core.clock.monotonic()
         path = api.within("/tasks:report")

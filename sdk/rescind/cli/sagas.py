@@ -1,4 +1,4 @@
-"""`rescind sagas`: definitions of sagas and loose kinds, as product teams register them."""
+"""`rescind sagas`: definitions of sagas and loose kinds, as product teams register them; their runs are in `sagainstances`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich.markup import escape
 
+from rescind.cli import sagainstances
 from rescind.cli.options import document_of
 from rescind.cli.pages import whole
 from rescind.cli.session import Session, common, part, pass_session
@@ -17,7 +18,7 @@ from rescind.cli.tables import table_of
 @common
 @click.pass_context
 def sagas(context: click.Context) -> None:
-    """List sagas and kinds, or check and register a definition."""
+    """List sagas and kinds, check and register a definition, see and mend runs."""
     if context.invoked_subcommand is None:
         context.invoke(listing)
 
@@ -97,5 +98,8 @@ def path_of(session: Session, definition: dict[str, Any]) -> str:
     folder = "sagas" if definition.get("saga") else "kinds"
     return session.within(f"/{folder}/{part(name_of(definition))}/versions/{part(str(definition['version']))}")
 
+
+for command in sagainstances.COMMANDS:
+    sagas.add_command(command)
 
 COMMANDS = (sagas,)
