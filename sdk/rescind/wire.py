@@ -285,8 +285,9 @@ class TaskClaim(Struct, frozen=True, kw_only=True):
 
 
 class Task(Struct, frozen=True, kw_only=True):
-    """One act for a worker: a compensation (`verb: undo`), whose `effects` are what it undoes, with payload and recorded result;
-    or a step (`verb: act`), whose one effect was admitted for it: `id` is the effect's, its payload the step's arguments."""
+    """One act for a worker: a compensation (`verb: undo`), whose `effects` are what it undoes, with payload and recorded
+    result; or a step (`verb: act`), whose one effect was admitted for it: `id` is the effect's, its payload the step's
+    arguments."""
 
     id: str
     token: str
