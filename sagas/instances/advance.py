@@ -76,7 +76,8 @@ class Advance:
 
     def state(self, known: Known) -> str:
         """Where the instance stands after this turn."""
-        return self._states.get(known.row["uid"], known.row["state"])
+        stands: str = known.row["state"]
+        return self._states.get(known.row["uid"], stands)
 
     def _told(self, known: Known) -> Known:
         """The facts with what the fence and the leases say."""
@@ -245,9 +246,7 @@ class Advance:
 
 
 def _unfit(known: Known, definition: Any, hands: Hands, fault: str) -> Wish:
-    return Wish(
-        known=known, step=definition, hands=hands, payload={}, payload_json="", payload_hash=b"", key="", fault=fault
-    )
+    return Wish(known=known, step=definition, hands=hands, payload={}, payload_json="", payload_hash=b"", key="", fault=fault)
 
 
 def _error(known: Known, cause: str | None, reason: str | None) -> dict[str, Any]:

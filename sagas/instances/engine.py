@@ -17,6 +17,7 @@ from runtime.postgres import Connection, Postgres, transaction_on
 from sagas import store
 from sagas.core import admission
 from sagas.core.admission import Fence
+from sagas.core.reports import Report
 from sagas.instances import facts, rows
 from sagas.instances.advance import Advance
 from sagas.instances.facts import Known
@@ -92,7 +93,9 @@ class Engine:
         [answer] = await self._groups.submit([turn])
         return answer
 
-    async def flush(self, connection: Connection, turns: Sequence[Turn], *, lock: Lock | None = None) -> list[Answer | Deferred]:
+    async def flush(
+        self, connection: Connection, turns: Sequence[Turn], *, lock: Lock | None = None
+    ) -> list[Answer | Deferred]:
         """One answer per turn. `lock`: what comes first in the transaction, of a coordinator its lease's fence."""
         group = await self._look(connection, turns)
         answers: list[Answer | Deferred] = [DEFERRED] * len(turns)
@@ -147,7 +150,14 @@ class Engine:
         found: dict[UUID, set[str]] = {}
         if claim.acts and claim.limit > 0:
             for row in await connection.fetch(
-                QUERIES.due, hands.environment, claim.saga, claim.versions, claim.acts, claim.worker, claim.instance, claim.limit
+                QUERIES.due,
+                hands.environment,
+                claim.saga,
+                claim.versions,
+                claim.acts,
+                claim.worker,
+                claim.instance,
+                claim.limit,
             ):
                 found.setdefault(row["uid"], set()).add(row["step"])
         return found
@@ -170,7 +180,7 @@ class Engine:
         locked = list(await connection.fetch(QUERIES.lock, sorted(group.must))) if group.must else []
         free = sorted(group.due.keys() - group.must)
         locked += await connection.fetch(QUERIES.lock_free, free) if free else []
-        held = {row["uid"]: row for row in locked}
+        held = {row["uid"]: dict(row) for row in locked}
         await self._record(connection, turns, answers, group)
         taken = await self._take(connection, group, held, turns, writes)
         silent = await self._abandon(connection, turns, held, taken)
@@ -244,7 +254,7 @@ class Engine:
     async def _record(self, connection: Connection, turns: Sequence[Turn], answers: Sequence[Answer], group: _Group) -> None:
         """The reports, as the ledger records them: same fence, same rows, same arming."""
         places = {identity: step.place for identity, step in group.steps.items()}
-        told = {}
+        told: dict[UUID, Report] = {}
         for turn in turns:
             for report in turn.reports:
                 step = group.steps.get(report.effect_id)
@@ -252,7 +262,9 @@ class Engine:
                 if step is not None and may and step.place.environment == report.environment:
                     told.setdefault(report.effect_id, report)
         recorded = await self._reports.record(connection, list(told.values()), places) if told else []
-        outcomes = {identity: answer.outcome for identity, answer in zip(told, recorded, strict=True)}
+        outcomes = {
+            identity: one.outcome for identity, one in zip(told, recorded, strict=True) if not isinstance(one, Deferred)
+        }
         for turn, answer in zip(turns, answers, strict=True):
             answer.reported = [
                 "recorded" if told.get(one.effect_id) is one and outcomes[one.effect_id] in COUNTED else "lost"
@@ -271,7 +283,7 @@ class Engine:
         for row in await connection.fetch(QUERIES.end_waits, *columns(passed, 2)) if passed else ():
             instance = held[row["uid"]]
             planned = await self.plans.get(connection, (instance["environment"], instance["saga"], instance["version"]))
-            wait = planned and planned.wait(row["name"])
+            wait = None if planned is None else planned.wait(row["name"])
             writes.say(row["uid"], "ended" if wait is not None and wait.what == "delay" else "deadline", row["name"])
         await writes.said(connection)
         return taken

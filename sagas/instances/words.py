@@ -1,5 +1,7 @@
-"""What people and services say to an instance, under its lock: verbs, events, approvals (P20). Honest and idempotent: what stands
-already changes nothing, and what cannot be is refused by saying where the instance stands."""
+"""What people and services say to an instance, under its lock: verbs, events, approvals (P20).
+
+Honest and idempotent: what stands already changes nothing, and what cannot be is answered with where the instance stands.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ class Words:
         connection: Connection,
         turns: Sequence[Turn],
         answers: Sequence[Answer],
-        held: Mapping[UUID, Any],
+        held: Mapping[UUID, dict[str, Any]],
         writes: Writes,
     ) -> set[tuple[UUID, str]]:
         """Write down what is said. Returns the steps that lay ready and are to begin at once."""
@@ -45,14 +47,13 @@ class Words:
                 changed = await self._hear(connection, word, row, writes, hurried)
                 if changed:
                     await self._audit(connection, word, row)
-                paused = word.fact == "pause" if changed and word.fact in ("pause", "resume") else row["paused"]
-                answer.heard.append(Heard(changed=changed, state=row["state"], paused=paused))
+                if changed and word.fact in ("pause", "resume"):
+                    row["paused"] = word.fact == "pause"
+                answer.heard.append(Heard(changed=changed, state=row["state"], paused=row["paused"]))
         await writes.said(connection)
         return hurried
 
-    async def _hear(
-        self, connection: Connection, word: Word, row: Any, writes: Writes, hurried: set[tuple[UUID, str]]
-    ) -> bool:
+    async def _hear(self, connection: Connection, word: Word, row: Any, writes: Writes, hurried: set[tuple[UUID, str]]) -> bool:
         if row["turned_back"] or row["state"] not in FORWARD:
             return False
         if await connection.fetchval(QUERIES.facts_count, word.uid) >= FACTS_MAX:
