@@ -89,9 +89,9 @@ async def admit(
             again[index] = _again(ask, before, entropy)
     if closing:
         await store.tombstone(connection, closing)
-    won = await store.admit(connection, list(new.values()), START_WINDOW_MS) if new else set()
+    won = await store.admit(connection, list(new.values()), START_WINDOW_MS, follows_reports=True) if new else set()
     if again:
-        won |= await store.admit_again(connection, list(again.values()), START_WINDOW_MS)
+        won |= await store.admit_again(connection, list(again.values()), START_WINDOW_MS, follows_reports=True)
     lost = [index for index, effect in new.items() if effect.id not in won]
     owners = await _owners(connection, [new[index].ask for index in lost]) if lost else {}
     for index, effect in new.items():
