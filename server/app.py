@@ -29,6 +29,7 @@ from runtime.tracing import TracingMiddleware
 from sagas.http import lane as effect_lane
 from sagas.http import ledger as ledger_routes
 from sagas.http.environments import Environments
+from sagas.http.instances import InstanceController
 from sagas.http.tasks import TaskController
 from server.http.decisions import DecisionController
 from server.http.health import HealthApp
@@ -170,6 +171,9 @@ def saga_routers(parts: Parts) -> list[Router]:
             principal.require("work", environment)
         return principal
 
+    async def anyone(request: AnyRequest) -> Principal:
+        return await parts.verifier.verify(bearer(request.scope["headers"]))
+
     environments = Environments(parts.kills.environments)
     tasks = Router(
         path="/", route_handlers=[TaskController],
@@ -179,7 +183,14 @@ def saga_routers(parts: Parts) -> list[Router]:
         },
     )  # fmt: skip
     ledger = ledger_routes.build(pg=parts.pg, ledger=parts.ledger, verifier=parts.verifier, environments=environments)
-    return [ledger, tasks]
+    instances = Router(
+        path="/", route_handlers=[InstanceController],
+        dependencies={
+            "principal": Provide(anyone), "right": right_of(parts), "instances": given(parts.saga_instances),
+            "environments": given(environments), "pg": given(parts.pg),
+        },
+    )  # fmt: skip
+    return [ledger, tasks, instances]
 
 
 def right_of(parts: Parts) -> Provide:

@@ -1,4 +1,4 @@
-"""`/tasks:claim`, `/tasks:report` and `/tasks:heartbeat`: workers carry compensations out (P13, P15)."""
+"""`/tasks:claim`, `/tasks:report` and `/tasks:heartbeat`: workers act steps and carry compensations out (P8, P13, P15)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from runtime.right import Right
 from runtime.tokens import Principal
 from sagas.http.bodies import AnyRequest, answer, read
 from sagas.http.environments import Environments
-from sagas.tasks import TaskService
+from sagas.instances.work import Work
 
 
 class TaskController(Controller):
-    """Compensations for a team's own handlers. The scope is `work:<saga>`."""
+    """Steps and compensations for a team's own handlers. The scope is `work:<saga>`."""
 
     path = "/v1/environments/{environment:str}"
     tags = ["tasks"]
 
-    @post("/tasks:claim", status_code=200, summary="Claim compensations to carry out")
+    @post("/tasks:claim", status_code=200, summary="Claim tasks to carry out")
     async def claim(
         self,
         request: AnyRequest,
         environment: FromPath[str],
-        tasks: NamedDependency[TaskService],
+        tasks: NamedDependency[Work],
         environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
         right: NamedDependency[Right],
@@ -42,7 +42,7 @@ class TaskController(Controller):
         self,
         request: AnyRequest,
         environment: FromPath[str],
-        tasks: NamedDependency[TaskService],
+        tasks: NamedDependency[Work],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
         """`recorded` or `lost` per report, in order. A lost one is kept as evidence."""
@@ -53,7 +53,7 @@ class TaskController(Controller):
         self,
         request: AnyRequest,
         environment: FromPath[str],
-        tasks: NamedDependency[TaskService],
+        tasks: NamedDependency[Work],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
         """The tasks that the worker still holds; it stops work on the others."""

@@ -58,7 +58,7 @@ class Reports:
                 chosen.append(index)
         if chosen:
             async with self.transaction(connection, locks):
-                recorded = await self._record(connection, [group[index] for index in chosen], places)
+                recorded = await self.record(connection, [group[index] for index in chosen], places)
             for index, answer in zip(chosen, recorded, strict=True):
                 answers[index] = answer
         return answers
@@ -67,7 +67,7 @@ class Reports:
         """A transaction that holds the flags' locks, shared, from its beginning."""
         return transaction_on(connection, store.locking(lock_keys))
 
-    async def _record(self, connection: Connection, group: Sequence[Report], places: dict[UUID, Place]) -> list[Answer]:
+    async def record(self, connection: Connection, group: Sequence[Report], places: dict[UUID, Place]) -> list[Answer]:
         """Under the locks: read again, judge, write, and arm what a closed rollback names."""
         effects = await store_reports.reported(connection, [report.effect_id for report in group])
         flags = {flag for report in group for flag in places[report.effect_id].flags}
@@ -154,7 +154,9 @@ def _second(report: Report, effect: Reported, name: UUID) -> Second:
 def _may_be_claimed(effect: Reported, change: Change, place: Place, rollbacks: dict[FlagName, list[Standing]]) -> bool:
     """Whether a rollback may have looked at this effect before: it, or whoever claims its saga instance, looks again."""
     recorded = effect.recorded
-    if recorded.is_off or (change.status is None and change.evidence_json is None and change.extend_seconds is None):
+    if (recorded.is_off and recorded.disposition is None) or (
+        change.status is None and change.evidence_json is None and change.extend_seconds is None
+    ):
         return False
     return recorded.disposition is not None or any(one.is_closed for flag in place.flags for one in rollbacks.get(flag, ()))
 

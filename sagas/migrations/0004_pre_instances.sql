@@ -23,6 +23,8 @@ CREATE TABLE IF NOT EXISTS sagas.instances (
     -- what changes; in no index, so that updates stay in their page
     state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'undoing', 'waiting', 'killed', 'done', 'undone')),
     paused boolean NOT NULL DEFAULT false,
+    turned_back boolean NOT NULL DEFAULT false, -- once said, for ever: it never goes forward again, whatever is heard
+    laid boolean NOT NULL DEFAULT false,      -- its undoing was handed to its range's standing rollback
     reason text,
     error jsonb,
     result jsonb,
@@ -32,11 +34,11 @@ CREATE TABLE IF NOT EXISTS sagas.instances (
 ) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX IF NOT EXISTS instances_by_id ON sagas.instances (environment, saga, id);
 
--- What was said and decided, appended and never changed: events, approvals, deadlines that passed, and the verbs of people.
+-- What was said and decided, appended and never changed: events, approvals, waits that ended by the clock, verbs of people.
 CREATE TABLE IF NOT EXISTS sagas.facts (
     id uuid PRIMARY KEY DEFAULT uuidv7(),
     uid uuid NOT NULL,
-    fact text NOT NULL,                       -- event, approved, refused, deadline, cancel, retry, skip, pause, resume, taken_over
+    fact text NOT NULL,                       -- event, approved, refused, deadline, ended, cancel, retry, skip, pause, resume, taken_over
     name text NOT NULL DEFAULT '',            -- of the wait, or of the step
     detail jsonb,
     by_whom text NOT NULL,
@@ -57,6 +59,8 @@ CREATE TABLE IF NOT EXISTS sagas.ready (
     PRIMARY KEY (environment, saga, version, due_at, uid, step)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
+CREATE INDEX IF NOT EXISTS ready_by_instance ON sagas.ready (uid);
+
 -- Waits that stand: delays, events, approvals; `at` is when the delay ends or the deadline passes.
 CREATE TABLE IF NOT EXISTS sagas.waits (
     range smallint NOT NULL,
@@ -67,7 +71,8 @@ CREATE TABLE IF NOT EXISTS sagas.waits (
 );
 CREATE INDEX IF NOT EXISTS waits_by_instance ON sagas.waits (uid);
 
--- Instances with steps in workers' hands: what a coordinator looks at for leases that ran out.
+-- Instances that a coordinator looks at: steps in workers' hands, whose leases may run out; what one process alone runs; what is
+-- being undone.
 CREATE TABLE IF NOT EXISTS sagas.moving (
     range smallint NOT NULL,
     uid uuid NOT NULL,
@@ -77,3 +82,6 @@ CREATE TABLE IF NOT EXISTS sagas.moving (
 -- Whose undoing a rollback carries: a kill's ('kill'), or that of instances that failed or were cancelled ('instances'): one
 -- standing rollback per environment and range, never settled and not listed.
 ALTER TABLE sagas.rollbacks ADD COLUMN IF NOT EXISTS carries text NOT NULL DEFAULT 'kill';
+-- squawk-ignore require-concurrent-index-creation
+CREATE UNIQUE INDEX IF NOT EXISTS rollbacks_standing
+ON sagas.rollbacks (environment, sagas.lease_range(id)) WHERE carries = 'instances';
