@@ -43,6 +43,7 @@ class Admitted(Struct, frozen=True, kw_only=True):
 
     effect_id: UUID
     token: UUID
+    epoch: int
     attempt: int
 
 
@@ -97,13 +98,13 @@ async def admit(
     for index, effect in new.items():
         if effect.id in won:
             attempt = 1 + _earlier(wishes[index])
-            answers[index] = Admitted(effect_id=effect.id, token=effect.token, attempt=attempt)
+            answers[index] = Admitted(effect_id=effect.id, token=effect.token, epoch=effect.epoch, attempt=attempt)
         else:
             answers[index] = InUse(effect_id=owners.get((effect.ask.environment, effect.ask.kind, effect.ask.key)))
     for index, one in again.items():
         if one.effect_id in won:
             attempt = wishes[index].known.facts.steps[wishes[index].step.name].attempt + 1
-            answers[index] = Admitted(effect_id=one.effect_id, token=one.token, attempt=attempt)
+            answers[index] = Admitted(effect_id=one.effect_id, token=one.token, epoch=one.epoch, attempt=attempt)
         else:
             answers[index] = Later()
     return answers

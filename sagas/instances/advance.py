@@ -262,6 +262,8 @@ def _task(wish: Wish, admitted: Admitted) -> Task:
         "key": wish.key,
         "flag": row["flag"],
         "variant": row["variant"],
+        "epoch": admitted.epoch,
+        "attributes": row["attributes"],
         "subject": row["subject"],
         "payload": wish.payload,
         "saga": row["saga"],
