@@ -203,7 +203,7 @@ async def test_a_step_evaluates_as_a_request_of_its_own(site: Site) -> None:
         @saga.step(kind="look", key="look:{id}", step_class="irreversible")
         def look(id: str) -> None:  # noqa: A002
             pin = client.core.context.pin.get()
-            seen.append((client.boolean("other.flag", False), pin is not None and pin.revision == client.status().revision))
+            seen.append((client.boolean("other.flag", False), pin is not None and pin.revision == client.core.current.revision))
 
         await client.run(saga, id="1", input={"id": "1"})
     assert seen == [(True, True)]

@@ -13,12 +13,14 @@ from rescind.cli.tables import instant, table_of, text_of
 
 STATES = ("running", "undoing", "waiting", "killed", "done", "undone")
 COLUMNS = ("id", "version", "state", "paused", "why", "subject", "started_at", "ended_at")
-HISTORY = ("at", "what", "name", "attempt", "outcome", "by", "why")
+WAITS = ("name", "at")
+STEPS = ("step", "status", "attempt", "disposition", "admitted_at", "completed_at", "worker", "why")
+HISTORY = ("at", "fact", "name", "by_whom", "reason")
 
 
 @click.command("instances")
 @click.argument("saga")
-@click.option("--state", type=click.Choice(STATES), help="Only those that stand so.")
+@click.option("--state", "status", type=click.Choice(STATES), help="Only those that stand so.")
 @click.option("--version", metavar="VERSION", help="Only those of this version.")
 @click.option("--subject", metavar="SUBJECT", help="Only those of this subject.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many at most.")
@@ -59,8 +61,10 @@ def show(session: Session, saga: str, id: str) -> None:  # noqa: A002 - the wire
     for name in ("input", "result", "error"):
         if found.get(name):
             out.print(f"  {name}: {escape(text_of(found[name]))}")
-    if found.get("history"):
-        out.print(table_of(found["history"], HISTORY))
+    rows = [{**step, "why": (step.get("error") or {}).get("detail")} for step in found.get("steps", [])]
+    for title, lines, columns in (("steps", rows, STEPS), ("waits for", found.get("waits"), WAITS), ("history", found.get("history"), HISTORY)):
+        if lines:
+            out.print(table_of(lines, columns, title=title))
     if found["state"] == "waiting":
         out.print(
             f"go on: rescind sagas retry {saga} {id} --reason TEXT; undo it: rescind sagas cancel {saga} {id} --reason TEXT"
