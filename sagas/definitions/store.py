@@ -24,6 +24,7 @@ from sagas.definitions.document import (
     Webhook,
     encode,
     semantics_hash,
+    without_arguments,
 )
 
 QUERIES = Queries.load("sagas", "definitions")
@@ -56,7 +57,8 @@ Put = Literal["created", "tuned", "unchanged", "differs"]
 async def put(connection: asyncpg.Connection, environment: str, definition: Definition, *, actor: str) -> Put:
     """Keep a definition. `differs`: this version is taken and means something else; nothing was changed.
 
-    Retry, timeout and pace of a version that means the same are replaced: `tuned`.
+    Retry, timeout and pace of a version that means the same are replaced: `tuned`. So is a document of a release that knew no
+    arguments by one that says them; the other way round, what is known stays.
     """
     is_kind = isinstance(definition, KindDefinition)
     name = definition.kind if isinstance(definition, KindDefinition) else definition.saga
@@ -65,12 +67,25 @@ async def put(connection: asyncpg.Connection, environment: str, definition: Defi
     if await connection.fetchval(QUERIES.insert, *place, document, meaning, actor) is not None:
         return "created"
     standing = await get(connection, environment, name, definition.version, is_kind=is_kind)
-    if standing is None or standing.semantics_hash != meaning:
+    found = None if standing is None else compare(standing, definition)
+    if standing is None or found is None:
         return "differs"
-    if standing.document == document:
+    if found == "less" or standing.document == document:
         return "unchanged"
-    tuned = await connection.fetchval(QUERIES.tune, *place, document, meaning)
+    tuned = await connection.fetchval(QUERIES.tune, *place, document, standing.semantics_hash, meaning)
     return "differs" if tuned is None else "tuned"
+
+
+def compare(standing: Stored, definition: Definition) -> Literal["same", "more", "less"] | None:
+    """How a definition stands to the one that is kept under its version; null: it means something else.
+
+    `more`: it says arguments where the standing one, of a release before them, says none; `less`: the other way round.
+    """
+    if standing.semantics_hash == semantics_hash(definition):
+        return "same"
+    if standing.semantics_hash == semantics_hash(without_arguments(definition)):
+        return "more"
+    return "less" if semantics_hash(without_arguments(standing.definition)) == semantics_hash(definition) else None
 
 
 async def get(

@@ -11,7 +11,7 @@ ON CONFLICT (environment, name, is_kind, version) DO NOTHING
 RETURNING created_at
 
 -- name: tune
-UPDATE sagas.definitions SET document = $5
+UPDATE sagas.definitions SET document = $5, semantics_hash = $7
 WHERE environment = $1 AND name = $2 AND is_kind = $3 AND version = $4 AND semantics_hash = $6
 RETURNING created_at
 
