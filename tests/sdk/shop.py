@@ -24,7 +24,7 @@ class Shop:
         self.failing: dict[str, Callable[[], BaseException]] = {}
         self.held: dict[str, asyncio.Event] = {}
         self.saga = rescind.Saga(name, version=version, flag=FLAG)
-        undoing: Any = {"settle_seconds": 0, "retry": RETRY}
+        undoing: Any = {"settle_seconds": 0, "retry": RETRY, "in_doubt": "assume_done"}
 
         @self.saga.step(kind="stock.reserve", key="reserve:{order_id}", **undoing)
         async def reserve(order_id: str) -> dict[str, Any]:

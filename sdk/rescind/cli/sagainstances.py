@@ -27,7 +27,7 @@ HISTORY = ("at", "fact", "name", "by_whom", "reason")
 @click.option("--after", metavar="ID", help="Those after this one, as `next` says.")
 @common
 @pass_session
-def instances(session: Session, saga: str, /, **filters: object) -> None:
+def instances(session: Session, saga: str, **filters: object) -> None:
     """List runs of SAGA, the latest first."""
     answer = session.api.request("GET", folder(session, saga), params=dict(filters))
     if session.json:
@@ -62,7 +62,11 @@ def show(session: Session, saga: str, id: str) -> None:  # noqa: A002 - the wire
         if found.get(name):
             out.print(f"  {name}: {escape(text_of(found[name]))}")
     rows = [{**step, "why": (step.get("error") or {}).get("detail")} for step in found.get("steps", [])]
-    for title, lines, columns in (("steps", rows, STEPS), ("waits for", found.get("waits"), WAITS), ("history", found.get("history"), HISTORY)):
+    for title, lines, columns in (
+        ("steps", rows, STEPS),
+        ("waits for", found.get("waits"), WAITS),
+        ("history", found.get("history"), HISTORY),
+    ):
         if lines:
             out.print(table_of(lines, columns, title=title))
     if found["state"] == "waiting":
