@@ -1,7 +1,7 @@
 """Admission of steps, under the locks that the turn holds: the fence's word first, then the effect and its key (P8, P9, P10).
 
-A step that is tried again stays the same effect, under the same key, as long as its flag's epoch is the one that admitted it; what
-failed under an earlier one is a generation of its own. A key that belongs to something else is never acted under.
+A step that is tried again stays the same effect, under the same key, as long as its flag's epoch is the one that admitted it;
+what failed under an earlier one is followed by a generation of its own. A key that is something else's is never acted under.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The bells of this process: something lies ready, something has ended. Whoever waits looks again; polling is enough on its own."""
+"""The bells of this process: something lies ready, something has ended. Polling is enough on its own."""
 
 from __future__ import annotations
 

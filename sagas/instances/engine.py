@@ -1,7 +1,7 @@
-"""The engine: every turn of every instance goes through one flush, in groups like every other write of the ledger (P8, P10, P18).
+"""The engine: every turn of every instance goes through one flush, in groups like every other write of the ledger (P8, P10).
 
-A flush looks without locks for what it concerns, takes the flags' locks (hazards 3 and 10), then the instances' rows by uid, records
-what is reported, and takes the instances on, in one transaction. Whatever is cut off leaves all of it or nothing.
+A flush looks without locks for what it concerns, takes the flags' locks (hazards 3 and 10), then the instances' rows by uid,
+records what is reported, and takes the instances on, in one transaction. Whatever is cut off leaves all of it or nothing.
 """
 
 from __future__ import annotations
@@ -346,13 +346,13 @@ def _spoke(turns: Sequence[Turn], group: _Group, new: dict[UUID, dict[str, Any]]
 def _row(start: Start, flag: str, *, is_off: bool, uid: UUID) -> dict[str, Any]:
     """The row of a new instance, as `lock` would read it."""
     return {
-        "uid": uid, "environment": start.environment, "saga": start.saga, "id": start.id, "version": start.version, "flag": flag,
-        "variant": start.variant, "is_off": is_off, "revision_generation": start.revision[0], "revision": start.revision[1],
-        "subject": start.subject, "attributes": start.attributes, "attributes_json": start.attributes_json,
-        "input": rows.value(start.input_json), "input_json": start.input_json, "input_hash": start.input_hash,
-        "run_by": start.run_by, "lease_seconds": start.lease_seconds, "traceparent": start.traceparent,
-        "started_by": start.started_by, "state": "running", "paused": False, "turned_back": False, "laid": False,
-        "reason": None, "error": None,
+        "uid": uid, "environment": start.environment, "saga": start.saga, "id": start.id, "version": start.version,
+        "flag": flag, "variant": start.variant, "is_off": is_off, "revision_generation": start.revision[0],
+        "revision": start.revision[1], "subject": start.subject, "attributes": start.attributes,
+        "attributes_json": start.attributes_json, "input": rows.value(start.input_json), "input_json": start.input_json,
+        "input_hash": start.input_hash, "run_by": start.run_by, "lease_seconds": start.lease_seconds,
+        "traceparent": start.traceparent, "started_by": start.started_by, "state": "running", "paused": False,
+        "turned_back": False, "laid": False, "reason": None, "error": None,
     }  # fmt: skip
 
 

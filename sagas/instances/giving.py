@@ -1,4 +1,4 @@
-"""What a step is given: values of the saga's input and results of earlier steps, by name. They are its effect's payload (P10)."""
+"""What a step is given: values of the saga's input and results of earlier steps, by name: its effect's payload (P10)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ class Missing(Exception):  # noqa: N818 - what it is
     """A value that a step is to be given is not there."""
 
 
-def given(step: StepDefinition, values: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a step by name. Raises `Missing`. An earlier step that a person skipped gave nothing back: null."""
-    arguments: dict[str, Any] = {}
-    for name in step.arguments:
-        if name in results:
-            arguments[name] = results[name]
-        elif name in values:
-            arguments[name] = values[name]
-        else:
-            arguments[name] = None
-    return arguments
+def given(
+    definition: SagaDefinition, step: StepDefinition, values: Mapping[str, Any], results: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a step by name. An earlier step that a person skipped gave nothing back: null."""
+    names = [one.name for one in definition.steps]
+    earlier = set(names[: names.index(step.name)])
+    return {name: results.get(name) if name in earlier else values.get(name) for name in step.arguments}
 
 
 def key_of(step: StepDefinition, values: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:

@@ -1,5 +1,5 @@
-"""What only time can say, in the ranges that this process's coordinator leases (P18): steps whose leases ran out, processes that fell
-silent, waits that have passed, undoings that have ended. All of it is read from rows; whoever holds a range goes on from them.
+"""What only time can say, in the ranges that this process's coordinator leases (P18): steps whose leases ran out, processes
+that fell silent, waits that have passed, undoings that have ended. It is read from rows: whoever holds a range goes on.
 """
 
 from __future__ import annotations

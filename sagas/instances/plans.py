@@ -1,4 +1,4 @@
-"""Definitions as instances need them: the machine's plan, and each step in full; retry and times are tuned beside the version."""
+"""Definitions as instances need them: the machine's plan and each step in full; retry and times are tuned beside both."""
 
 from __future__ import annotations
 

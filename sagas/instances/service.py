@@ -73,7 +73,7 @@ class Instances:
     ) -> InstanceStartAnswer:
         """One result per instance, in order; one bad item never fails the batch. With `claim`, their first steps in the answer.
 
-        Raises `Problem` 413 for more than `BATCH_MAX`, `Unavailable` (nothing was begun) or `OutcomeUnknown` (start them again).
+        Raises `Problem` 413 for more than `BATCH_MAX`, `Unavailable` (nothing was begun), `OutcomeUnknown` (start again).
         """
         principal.require("effects", environment)
         if request.claim is not None:

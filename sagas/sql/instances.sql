@@ -239,7 +239,7 @@ WHERE w.range = ANY($1::smallint []) AND w.at <= clock_timestamp() ORDER BY w.ra
 DELETE FROM sagas.ready AS r USING sagas.instances AS i
 WHERE r.uid = ANY($1::uuid []) AND i.uid = r.uid AND r.run_by IS NOT NULL
     AND r.due_at < clock_timestamp() - i.lease_seconds * interval '1 second'
-RETURNING r.uid
+RETURNING r.uid, r.step
 
 -- name: adopt
 -- What lay ready for a process that is gone is anybody's.

@@ -24,7 +24,7 @@ async def decided(server: Server, name: str, approve: bool) -> Heard:
 
 
 async def test_a_delay_holds_a_step_back_until_it_has_passed(world: World, server: Server) -> None:
-    await world.plan(*ORDER, waits=[{"name": "cool", "before": "capture", "what": "delay", "seconds": 0.3}])
+    await world.plan(*ORDER, waits=[{"name": "cool", "before": "capture", "delay_seconds": 0.3}])
     await server.begin("o1", claim=claim())
     assert (await server.tell(server.tasks[0], then=claim())).tasks == []
     assert await world.value("SELECT count(*) FROM sagas.moving") == 0
@@ -34,7 +34,7 @@ async def test_a_delay_holds_a_step_back_until_it_has_passed(world: World, serve
 
 
 async def test_an_event_lets_it_go_on_once_however_often_it_is_told(world: World, server: Server) -> None:
-    await world.plan(*ORDER, waits=[{"name": "paid", "before": "capture", "what": "event"}])
+    await world.plan(*ORDER, waits=[{"name": "paid", "before": "capture", "event": True}])
     await server.begin("o1")
     assert await server.act() == ["reserve"]
     assert (await told(server, "paid", "e1")).changed
@@ -44,14 +44,14 @@ async def test_an_event_lets_it_go_on_once_however_often_it_is_told(world: World
 
 
 async def test_an_event_told_before_it_is_waited_for_counts(world: World, server: Server) -> None:
-    await world.plan(*ORDER, waits=[{"name": "paid", "before": "capture", "what": "event"}])
+    await world.plan(*ORDER, waits=[{"name": "paid", "before": "capture", "event": True}])
     await server.begin("o1")
     assert (await told(server, "paid")).changed
     assert await server.act() == ["reserve", "capture", "confirm"]
 
 
 async def test_a_refusal_turns_it_back_and_the_first_word_stands(world: World, server: Server) -> None:  # P20
-    await world.plan(*ORDER, waits=[{"name": "boss", "before": "confirm", "what": "approval"}])
+    await world.plan(*ORDER, waits=[{"name": "boss", "before": "confirm", "approval": True}])
     await server.begin("o1")
     assert await server.act() == ["reserve", "capture"]
     assert (await decided(server, "boss", False)).changed
@@ -66,7 +66,7 @@ async def test_a_refusal_turns_it_back_and_the_first_word_stands(world: World, s
 async def test_a_deadline_that_passes_means_what_the_definition_says(
     world: World, server: Server, on_deadline: str, ends: str
 ) -> None:
-    wait = {"name": "paid", "before": "capture", "what": "event", "deadline_seconds": 0.2, "on_deadline": on_deadline}
+    wait = {"name": "paid", "before": "capture", "event": True, "deadline_seconds": 0.2, "on_deadline": on_deadline}
     await world.plan(*ORDER, waits=[wait])
     await server.begin("o1")
     await server.act(wait_seconds=3.0)
@@ -75,7 +75,7 @@ async def test_a_deadline_that_passes_means_what_the_definition_says(
 
 
 async def test_a_wait_there_is_not_is_refused_with_the_nearest_name(world: World, server: Server) -> None:
-    await world.plan(*ORDER, waits=[{"name": "paid", "before": "capture", "what": "event"}])
+    await world.plan(*ORDER, waits=[{"name": "paid", "before": "capture", "event": True}])
     await server.begin("o1")
     with pytest.raises(Problem) as refused:
         await told(server, "payd")

@@ -23,7 +23,7 @@ from runtime.tokens import Principal
 from sagas.decisions import Decisions
 from sagas.instances import listing
 from sagas.instances.bells import Bells
-from sagas.instances.engine import Engine
+from sagas.instances.engine import WRITERS, Engine
 from sagas.instances.keeper import Keeper
 from sagas.instances.service import Instances
 from sagas.instances.turns import Heard
@@ -56,6 +56,15 @@ def step(name: str, *arguments: str, **fields: Any) -> dict[str, Any]:
 
 RESERVE, CAPTURE, CONFIRM = step("reserve"), step("capture"), step("confirm", "capture")
 ORDER = (RESERVE, CAPTURE, CONFIRM)
+
+
+MOVING = """
+SELECT EXISTS (SELECT FROM sagas.ready) OR EXISTS (SELECT FROM sagas.waits WHERE at < 'infinity')
+    OR EXISTS (SELECT FROM sagas.instances WHERE state = 'undoing' AND laid)
+    OR EXISTS (SELECT FROM sagas.dispositions WHERE state = 'pending')
+    OR EXISTS (SELECT FROM sagas.rollbacks WHERE carries = 'kill' AND state IN ('fenced', 'drained', 'compensating'))
+"""
+"""Whether something is still going on by itself, beside what is in hands."""
 
 
 class World(Coordinated):
@@ -105,11 +114,11 @@ class World(Coordinated):
 class Server:
     """The parts of one server process that have to do with instances."""
 
-    def __init__(self, world: World, pg: Postgres, clock: Clock, *, coordinates: bool = True) -> None:
+    def __init__(self, world: World, pg: Postgres, clock: Clock, *, coordinates: bool = True, writers: int = WRITERS) -> None:
         self.world = world
         self.bells = Bells()
         self.ledger = Ledger(pg, clock, world.entropy)
-        self.engine = Engine(pg, clock, world.entropy, on_news=self.bells.news)
+        self.engine = Engine(pg, clock, world.entropy, writers=writers, on_news=self.bells.news)
         self.work = Work(pg, clock, self.engine, TaskService(pg, clock, world.entropy), self.ledger, self.bells)
         self.instances = Instances(pg, clock, self.engine, self.bells, Decisions(pg))
         self.coordinator = world.coordinator(pg=pg, clock=clock, tuning=FAST)
@@ -170,9 +179,9 @@ class Server:
         return await self.work.report(ENVIRONMENT, TaskReportRequest(worker="w1", reports=[report], claim=then), ANYONE)
 
     async def act(self, answers: Callable[[Task], dict[str, Any] | None] | None = None, **fields: Any) -> list[str]:
-        """Work until a claim comes back empty: act and undo, each as `answers` says, else with success. Returns what was done."""
+        """Work until nothing goes on by itself: act and undo, each as `answers` says, else with success. What was done."""
         done: list[str] = []
-        while tasks := await self.take(**{"wait_seconds": 0.4, **fields}):
+        while (tasks := await self.take(**{"wait_seconds": 0.2, **fields})) or await self.world.value(MOVING):
             while tasks:
                 task = tasks.pop(0)
                 done.append(task.step if task.verb == "act" else f"-{task.step}")
