@@ -14,9 +14,7 @@ from msgspec import Struct
 
 from rescind.effects import Effect
 from rescind.errors import ConfigurationError
-from rescind.saga import Saga, Step
-
-EFFECT_NAMES = {"Effect", "rescind.Effect"}
+from rescind.saga import Saga, Step, is_effect
 
 
 class Act(Struct, frozen=True):
@@ -87,6 +85,6 @@ def effect_parameter(function: Callable[..., Any]) -> str | None:
     'effect'
     """
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.annotation is Effect or parameter.annotation in EFFECT_NAMES:
+        if is_effect(parameter.annotation):
             return name
     return None

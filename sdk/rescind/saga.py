@@ -283,11 +283,12 @@ def arguments_of(function: Callable[..., Any] | None) -> list[str]:
     return [
         parameter.name
         for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind in named and parameter.default is inspect.Parameter.empty and not _is_effect(parameter.annotation)
+        if parameter.kind in named and parameter.default is inspect.Parameter.empty and not is_effect(parameter.annotation)
     ]
 
 
-def _is_effect(annotation: Any) -> bool:
+def is_effect(annotation: Any) -> bool:
+    """Whether a parameter annotated so is given the effect: as `rescind.Effect`, or as its text."""
     return annotation in EFFECT_NAMES if isinstance(annotation, str) else getattr(annotation, "__name__", "") == "Effect"
 
 

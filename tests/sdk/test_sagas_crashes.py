@@ -39,7 +39,8 @@ async def reserve(order_id: str, effect: rescind.Effect) -> str:
 
 
 @order.step(
-    kind="payment.captured", key="capture:{order_id}", settle_seconds=0, retry=RETRY, in_doubt="assume_done", act={"retry": RETRY}
+    kind="payment.captured", key="capture:{order_id}", settle_seconds=0, retry=RETRY, in_doubt="assume_done",
+    act={"retry": RETRY},
 )
 async def capture(order_id: str, effect: rescind.Effect) -> str:
     note("begin", effect.provider_key)

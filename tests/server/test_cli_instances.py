@@ -60,7 +60,7 @@ async def test_runs_are_listed_and_one_is_shown_with_what_it_waits_for(line: Lin
     listed = await line.said("instances", "order", "--state", "running")
     assert "running" in listed
     shown = json.loads((await line("instances", "order", "--json", "--limit", "1")).stdout)
-    assert ([one["id"] for one in shown["instances"]], bool(shown["next"])) == (["1"], True)
+    assert (len(shown["instances"]), bool(shown["next"])) == (1, True)
     assert await line.said("instances", "order", "--state", "undone") == "no such instances"
     shown_one = await line.said("show", "order", "1")
     assert "order 1, version 1: running" in shown_one

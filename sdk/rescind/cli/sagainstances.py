@@ -27,7 +27,7 @@ HISTORY = ("at", "fact", "name", "by_whom", "reason")
 @click.option("--after", metavar="ID", help="Those after this one, as `next` says.")
 @common
 @pass_session
-def instances(session: Session, saga: str, **filters: object) -> None:
+def instances(session: Session, /, saga: str, **filters: object) -> None:
     """List runs of SAGA, the latest first."""
     answer = session.api.request("GET", folder(session, saga), params=dict(filters))
     if session.json:
