@@ -30,6 +30,9 @@ from sagas.definitions.document import (
 QUERIES = Queries.load("sagas", "definitions")
 SUGGESTIONS_MAX = 1_000
 CATALOGUE_MAX = 4_096
+WARNED_MAX = 16
+ALIVE_SECONDS = 60.0
+"""A worker that has asked for tasks since then is alive."""
 
 
 class Stored(Struct, frozen=True, kw_only=True):
@@ -153,6 +156,26 @@ async def missing_connections(connection: asyncpg.Connection, environment: str, 
         for at, compensation in _reaching_out(definition)
         if await connections.get(connection, environment, compensation.connection) is None
     ]
+
+
+async def unserved_versions(connection: asyncpg.Connection, environment: str, saga: str, version: str) -> list[Fault]:
+    """What is left without a handler when `version` is registered: itself, where live workers serve others only, and other
+    versions with steps that lie ready."""
+    served = [row["version"] for row in await connection.fetch(QUERIES.served, environment, saga, ALIVE_SECONDS, WARNED_MAX)]
+    rows = await connection.fetch(QUERIES.unserved, environment, saga, ALIVE_SECONDS, WARNED_MAX)
+    faults = [
+        Fault(
+            pointer="/version",
+            detail=f"steps of version {row['version']!r} lie ready, and no live worker serves it",
+            code="no_worker",
+        )
+        for row in rows
+        if row["has_ready"]
+    ]
+    if served and version not in served:
+        detail = f"live workers serve {', '.join(served)}, none serves {version!r}: what is for a worker waits until one does"
+        faults.insert(0, Fault(pointer="/version", detail=detail, code="no_worker"))
+    return faults
 
 
 def _not_yet(name: str) -> str:
