@@ -147,6 +147,28 @@ async def test_a_cancelled_caller_leaves_its_run_to_whoever_takes_over(site: Sit
     assert shop.undone == ["payment.capture", "stock.reserve"], "in doubt counts as done, and is undone first"
 
 
+async def test_a_step_may_take_longer_than_its_lease(site: Site) -> None:
+    # P13
+    shop = Shop()
+    shop.held["capture"] = asyncio.Event()
+    seen: set[str] = set()
+    async with rescind.AsyncClient(**site.options) as client, working(client, shop.saga, lease_seconds=1):
+        handle = await client.start(shop.saga, id="4711", input={"order_id": "4711"})
+        await until(lambda: "capture" in shop.done)
+        await until(lambda: leases(site, seen))
+        shop.held["capture"].set()
+        assert await handle.result(SECONDS) == RESULTS
+    assert list(shop.keys.values()) == [1]
+
+
+async def leases(site: Site, seen: set[str]) -> bool:
+    """Whether the lease of `capture` was seen to move five times: longer than it was asked for."""
+    path = site.api.within("/sagas/order/instances/4711")
+    steps = (await asyncio.to_thread(site.api.request, "GET", path))["steps"]
+    seen.update(step["lease_until"] for step in steps if step["step"] == "capture")
+    return len(seen) > 5
+
+
 async def test_one_worker_serves_several_versions(site: Site) -> None:
     first, second = Shop("1"), Shop("2")
 
