@@ -63,6 +63,9 @@ class LaidDown(Registration):
         """It is."""
         return True
 
+    async def ensure(self, saga: Saga) -> None:
+        """It is."""
+
 
 class NoInstances(Instances):
     """Nobody here runs them."""
