@@ -209,7 +209,7 @@ class News(Struct, frozen=True):
 
 
 def decide(plan: Plan, facts: Facts, *, chance: float) -> Decision:
-    """What comes next. `chance` is in [0, 1) and spreads retries; one that would begin past the window does not.
+    """What comes next. `chance` is in [0, 1) and spreads retries; one that would begin past its window or age does not.
 
     >>> plan = Plan(steps=(StepTerms(name="capture"), StepTerms(name="confirm")))
     >>> decide(plan, Facts(), chance=0).begin
@@ -343,7 +343,7 @@ def _again(terms: StepTerms, fact: StepFact, base: int, *, is_queued: bool, chan
         return News(terms.name, Became.OUT)
     elif attempt >= terms.attempts_max:
         why = Why.ATTEMPTS_EXHAUSTED
-    elif not base and terms.age_seconds is not None and fact.since_first_seconds >= terms.age_seconds:
+    elif not base and terms.age_seconds is not None and fact.since_first_seconds + delay >= terms.age_seconds:
         why = Why.AGE_EXHAUSTED
     else:
         return News(terms.name, Became.AGAIN, in_seconds=delay)

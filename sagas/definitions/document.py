@@ -18,6 +18,7 @@ from rescind.wire import Key, Name
 Text = Annotated[str, Meta(min_length=1, max_length=65_536)]
 Line = Annotated[str, Meta(min_length=1, max_length=998)]
 Kind = Annotated[str, Meta(min_length=1, max_length=128)]
+Argument = Annotated[str, Meta(min_length=1, max_length=128)]
 Seconds = Annotated[float, Meta(ge=0, le=90 * 86_400)]
 StepClass = Literal["compensatable", "pivot", "retriable", "irreversible"]
 Guarantee = Literal["at_least_once", "at_most_once"]
@@ -88,7 +89,7 @@ class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     cap_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
     attempts_max: Annotated[int, Meta(ge=1, le=10_000)] = 20
     age_seconds: Annotated[float, Meta(gt=0, le=90 * 86_400)] | None = None
-    """No attempt begins later than this after the first one began; null is no limit of its own."""
+    """No attempt is laid down to begin later than this after the first; null is no limit of its own."""
 
 
 class Pace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -185,7 +186,7 @@ class StepDefinition(_Undoing, frozen=True, kw_only=True, forbid_unknown_fields=
     name: Name
     key: Line
     """Template of the idempotency key over the saga's input, as in `capture:{order_id}`."""
-    arguments: Annotated[list[Name], Meta(max_length=ARGUMENTS_MAX)] = []
+    arguments: Annotated[list[Argument], Meta(max_length=ARGUMENTS_MAX)] = []
     """What it is given, by name: the result of an earlier step of that name, else the input's value. Without any: nothing."""
     group: Name | None = None
     """Neighbours that name the same group run beside each other."""

@@ -24,11 +24,15 @@ from sagas.definitions.document import (
     Webhook,
     encode,
     semantics_hash,
+    without_arguments,
 )
 
 QUERIES = Queries.load("sagas", "definitions")
 SUGGESTIONS_MAX = 1_000
 CATALOGUE_MAX = 4_096
+WARNED_MAX = 16
+ALIVE_SECONDS = 60.0
+"""A worker that has asked for tasks since then is alive."""
 
 
 class Stored(Struct, frozen=True, kw_only=True):
@@ -56,7 +60,8 @@ Put = Literal["created", "tuned", "unchanged", "differs"]
 async def put(connection: asyncpg.Connection, environment: str, definition: Definition, *, actor: str) -> Put:
     """Keep a definition. `differs`: this version is taken and means something else; nothing was changed.
 
-    Retry, timeout and pace of a version that means the same are replaced: `tuned`.
+    Retry, timeout and pace of a version that means the same are replaced: `tuned`. So is a document of a release that knew no
+    arguments by one that says them; the other way round, what is known stays.
     """
     is_kind = isinstance(definition, KindDefinition)
     name = definition.kind if isinstance(definition, KindDefinition) else definition.saga
@@ -65,12 +70,25 @@ async def put(connection: asyncpg.Connection, environment: str, definition: Defi
     if await connection.fetchval(QUERIES.insert, *place, document, meaning, actor) is not None:
         return "created"
     standing = await get(connection, environment, name, definition.version, is_kind=is_kind)
-    if standing is None or standing.semantics_hash != meaning:
+    found = None if standing is None else compare(standing, definition)
+    if standing is None or found is None:
         return "differs"
-    if standing.document == document:
+    if found == "less" or standing.document == document:
         return "unchanged"
-    tuned = await connection.fetchval(QUERIES.tune, *place, document, meaning)
+    tuned = await connection.fetchval(QUERIES.tune, *place, document, standing.semantics_hash, meaning)
     return "differs" if tuned is None else "tuned"
+
+
+def compare(standing: Stored, definition: Definition) -> Literal["same", "more", "less"] | None:
+    """How a definition stands to the one that is kept under its version; null: it means something else.
+
+    `more`: it says arguments where the standing one, of a release before them, says none; `less`: the other way round.
+    """
+    if standing.semantics_hash == semantics_hash(definition):
+        return "same"
+    if standing.semantics_hash == semantics_hash(without_arguments(definition)):
+        return "more"
+    return "less" if semantics_hash(without_arguments(standing.definition)) == semantics_hash(definition) else None
 
 
 async def get(
@@ -138,6 +156,26 @@ async def missing_connections(connection: asyncpg.Connection, environment: str, 
         for at, compensation in _reaching_out(definition)
         if await connections.get(connection, environment, compensation.connection) is None
     ]
+
+
+async def unserved_versions(connection: asyncpg.Connection, environment: str, saga: str, version: str) -> list[Fault]:
+    """What is left without a handler when `version` is registered: itself, where live workers serve others only, and other
+    versions with steps that lie ready."""
+    served = [row["version"] for row in await connection.fetch(QUERIES.served, environment, saga, ALIVE_SECONDS, WARNED_MAX)]
+    rows = await connection.fetch(QUERIES.unserved, environment, saga, ALIVE_SECONDS, WARNED_MAX)
+    faults = [
+        Fault(
+            pointer="/version",
+            detail=f"steps of version {row['version']!r} lie ready, and no live worker serves it",
+            code="no_worker",
+        )
+        for row in rows
+        if row["has_ready"]
+    ]
+    if served and version not in served:
+        detail = f"live workers serve {', '.join(served)}, none serves {version!r}: what is for a worker waits until one does"
+        faults.insert(0, Fault(pointer="/version", detail=detail, code="no_worker"))
+    return faults
 
 
 def _not_yet(name: str) -> str:

@@ -11,9 +11,28 @@ ON CONFLICT (environment, name, is_kind, version) DO NOTHING
 RETURNING created_at
 
 -- name: tune
-UPDATE sagas.definitions SET document = $5
+UPDATE sagas.definitions SET document = $5, semantics_hash = $7
 WHERE environment = $1 AND name = $2 AND is_kind = $3 AND version = $4 AND semantics_hash = $6
 RETURNING created_at
+
+-- name: unserved
+-- Versions of a saga that no live worker serves, newest first; `has_ready`: steps of it lie ready to be taken.
+SELECT d.version, EXISTS (
+    SELECT FROM sagas.ready AS r WHERE r.environment = d.environment AND r.saga = d.name AND r.version = d.version
+) AS has_ready
+FROM sagas.definitions AS d
+WHERE d.environment = $1 AND d.name = $2 AND NOT d.is_kind AND NOT EXISTS (
+    SELECT FROM sagas.workers AS w
+    WHERE w.environment = d.environment AND w.saga = d.name AND w.version = d.version
+        AND w.seen_at > clock_timestamp() - $3::double precision * interval '1 second'
+)
+ORDER BY d.created_at DESC, d.version LIMIT $4
+
+-- name: served
+-- Versions of a saga that live workers serve.
+SELECT DISTINCT w.version FROM sagas.workers AS w
+WHERE w.environment = $1 AND w.saga = $2 AND w.seen_at > clock_timestamp() - $3::double precision * interval '1 second'
+ORDER BY w.version LIMIT $4
 
 -- name: listing
 SELECT environment, name, is_kind, version, document, semantics_hash, created_by, created_at

@@ -9,9 +9,9 @@ from typing import Any
 
 from rescind.clock import Clock, full_jitter_seconds
 from rescind.errors import ApiError, Unreachable
-from rescind.saga import Saga, is_within
+from rescind.saga import Saga, is_within, without_arguments
 from rescind.transport import AsyncApi
-from rescind.wire import SagaReference
+from rescind.wire import Fault, SagaReference
 
 logger = logging.getLogger("rescind")
 
@@ -50,7 +50,7 @@ class Registration:
         await self._named()
         path = self._api.within(f"/sagas/{saga.name}/versions/{saga.version}")
         try:
-            await self._api.send("PUT", path, saga.document(), params={"reason": f"registered by {self._service}"})
+            await self._lay_down(path, saga.document())
         except ApiError as error:
             if error.status == 403 and await self._is_registered(saga):
                 return True
@@ -62,6 +62,16 @@ class Registration:
             return False
         return True
 
+    async def _lay_down(self, path: str, document: dict[str, Any]) -> None:
+        """A server of the last release knows no arguments: it is told the rest, which is all that it acts upon (P21)."""
+        params = {"reason": f"registered by {self._service}"}
+        try:
+            await self._api.send("PUT", path, document, params=params)
+        except ApiError as error:
+            if not error.errors or not all(is_unknown_argument(fault) for fault in error.errors):
+                raise
+            await self._api.send("PUT", path, without_arguments(document), params=params)
+
     async def _is_registered(self, saga: Saga) -> bool:
         """Whether exactly this is registered already: then it takes no right to lay it down."""
         path = self._api.within(f"/sagas/{saga.name}/versions/{saga.version}")
@@ -69,7 +79,8 @@ class Registration:
             standing = await self._api.call("GET", path, None, dict[str, Any])
         except ApiError:
             return False
-        return is_within(saga.document(), standing.get("document"))
+        document, kept = saga.document(), standing.get("document")
+        return is_within(document, kept) or is_within(without_arguments(document), kept)
 
     async def run(self) -> None:
         """Register them all, each as often as it takes."""
@@ -92,3 +103,8 @@ class Registration:
                 self.tried.set()
                 failures += 1
                 await asyncio.sleep(full_jitter_seconds(self._clock, failures))
+
+
+def is_unknown_argument(fault: Fault) -> bool:
+    """Whether it says of nothing but a step's arguments that they are no field."""
+    return fault.code == "unknown_field" and fault.pointer.endswith("/arguments")
