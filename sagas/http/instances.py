@@ -56,7 +56,7 @@ class ApprovalRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class InstanceController(Controller):
     """Instances of a saga."""
 
-    path = "/v1/environments/{environment:str}/sagas/{name:str}"
+    path = "/v1/environments/{environment:str}/sagas/{saga:str}"
     tags = ["instances"]
 
     @post("/instances", status_code=200, summary="Start an instance")
@@ -64,7 +64,7 @@ class InstanceController(Controller):
         self,
         request: AnyRequest,
         environment: FromPath[str],
-        name: FromPath[str],
+        saga: FromPath[str],
         instances: NamedDependency[Instances],
         environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
@@ -72,8 +72,8 @@ class InstanceController(Controller):
         """`started` or `exists`; 409 for an id taken by something else and for a killed flag, 422 for what cannot begin."""
         principal.require(START_SCOPE, environment)
         await environments.require(environment)
-        one = await read(request, dict[str, Any])
-        [result] = (await instances.start(environment, name, InstanceStartRequest(instances=[one]), principal)).results
+        one = await read_checked(request, dict[str, Any])
+        [result] = (await instances.start(environment, saga, InstanceStartRequest(instances=[one]), principal)).results
         if result.outcome in STATUSES:
             raise _not_started(result)
         return answer(request, result)
@@ -83,7 +83,7 @@ class InstanceController(Controller):
         self,
         request: AnyRequest,
         environment: FromPath[str],
-        name: FromPath[str],
+        saga: FromPath[str],
         instances: NamedDependency[Instances],
         environments: NamedDependency[Environments],
         principal: NamedDependency[Principal],
@@ -91,28 +91,28 @@ class InstanceController(Controller):
         """One result per instance, in order; one bad item never fails the batch. With `claim`, their first steps as tasks."""
         principal.require(START_SCOPE, environment)
         await environments.require(environment)
-        return answer(request, await instances.start(environment, name, await read(request, InstanceStartRequest), principal))
+        return answer(request, await instances.start(environment, saga, await read(request, InstanceStartRequest), principal))
 
     @post("/instances:await", status_code=200, summary="Wait for instances")
     async def wait(
         self,
         request: AnyRequest,
         environment: FromPath[str],
-        name: FromPath[str],
+        saga: FromPath[str],
         instances: NamedDependency[Instances],
         principal: NamedDependency[Principal],
         right: NamedDependency[Right],
     ) -> Response[bytes]:
         """Those that have ended or wait for a person, as soon as there is one."""
         principal.require(START_SCOPE, environment)
-        return answer(request, await instances.wait(environment, name, await read(request, InstanceAwait), principal, right))
+        return answer(request, await instances.wait(environment, saga, await read(request, InstanceAwait), principal, right))
 
     @get("/instances", summary="List instances")
     async def list_instances(
         self,
         request: AnyRequest,
         environment: FromPath[str],
-        name: FromPath[str],
+        saga: FromPath[str],
         pg: NamedDependency[Postgres],
         principal: NamedDependency[Principal],
         version: FromQuery[str | None] = None,
@@ -143,34 +143,34 @@ class InstanceController(Controller):
             started_before=started_before,
         )
         async with pg.connection() as connection:
-            found = await listing.listing(connection, environment, name, wanted, after=cursor, limit=limit + 1)
+            found = await listing.listing(connection, environment, saga, wanted, after=cursor, limit=limit + 1)
         shown = found[:limit]
         return answer(request, {"instances": shown, "next": shown[-1]["uid"] if len(found) > limit else None})
 
-    @get("/instances/{identity:str}", summary="Read an instance")
+    @get("/instances/{instance:str}", summary="Read an instance")
     async def read_one(
         self,
         request: AnyRequest,
         environment: FromPath[str],
-        name: FromPath[str],
-        identity: FromPath[str],
+        saga: FromPath[str],
+        instance: FromPath[str],
         pg: NamedDependency[Postgres],
         instances: NamedDependency[Instances],
         principal: NamedDependency[Principal],
     ) -> Response[bytes]:
         """Where it stands, its steps with attempts, times and errors, what it waits for, and its history with who and why."""
         principal.require("read", environment)
-        row = await instances.find(environment, name, identity)
+        row = await instances.find(environment, saga, instance)
         async with pg.connection() as connection:
             return answer(request, await listing.whole(connection, row))
 
-    @post("/instances/{identity:str}/events/{event:str}", status_code=200, summary="Tell an instance of an event")
+    @post("/instances/{instance:str}/events/{event:str}", status_code=200, summary="Tell an instance of an event")
     async def event(
         self,
         request: AnyRequest,
         environment: FromPath[str],
-        name: FromPath[str],
-        identity: FromPath[str],
+        saga: FromPath[str],
+        instance: FromPath[str],
         event: FromPath[str],
         instances: NamedDependency[Instances],
         principal: NamedDependency[Principal],
@@ -179,17 +179,17 @@ class InstanceController(Controller):
         principal.require(START_SCOPE, environment)
         told = await read_checked(request, EventRequest)
         heard = await instances.event(
-            environment, name, identity, event, payload=told.payload, event_id=told.event_id, principal=principal
+            environment, saga, instance, event, payload=told.payload, event_id=told.event_id, principal=principal
         )
-        return answer(request, _heard(identity, "event", heard))
+        return answer(request, _heard(instance, "event", heard))
 
-    @post("/instances/{identity:str}/approvals/{approval:str}", status_code=200, summary="Approve or refuse")
+    @post("/instances/{instance:str}/approvals/{approval:str}", status_code=200, summary="Approve or refuse")
     async def approve(
         self,
         request: AnyRequest,
         environment: FromPath[str],
-        name: FromPath[str],
-        identity: FromPath[str],
+        saga: FromPath[str],
+        instance: FromPath[str],
         approval: FromPath[str],
         instances: NamedDependency[Instances],
         principal: NamedDependency[Principal],
@@ -198,17 +198,17 @@ class InstanceController(Controller):
         principal.require(VERB_SCOPE, environment)
         told = await read_checked(request, ApprovalRequest)
         heard = await instances.approval(
-            environment, name, identity, approval, approve=told.approve, principal=principal, reason=told.reason
+            environment, saga, instance, approval, approve=told.approve, principal=principal, reason=told.reason
         )
-        return answer(request, _heard(identity, "approve" if told.approve else "refuse", heard))
+        return answer(request, _heard(instance, "approve" if told.approve else "refuse", heard))
 
-    @post("/instances/{identity:str}/{verb:str}", status_code=200, summary="Decide on an instance")
+    @post("/instances/{instance:str}/{verb:str}", status_code=200, summary="Decide on an instance")
     async def decide(
         self,
         request: AnyRequest,
         environment: FromPath[str],
-        name: FromPath[str],
-        identity: FromPath[str],
+        saga: FromPath[str],
+        instance: FromPath[str],
         verb: FromPath[str],
         instances: NamedDependency[Instances],
         principal: NamedDependency[Principal],
@@ -216,8 +216,8 @@ class InstanceController(Controller):
         """cancel, pause, resume, retry, skip. `changed` false: it stood already, or cannot be where the instance stands."""
         principal.require(VERB_SCOPE, environment)
         told = await read_checked(request, VerbRequest)
-        heard = await instances.verb(environment, name, identity, verb, name=told.step, principal=principal, reason=told.reason)
-        return answer(request, _heard(identity, verb, heard))
+        heard = await instances.verb(environment, saga, instance, verb, name=told.step, principal=principal, reason=told.reason)
+        return answer(request, _heard(instance, verb, heard))
 
 
 def _heard(identity: str, verb: str, heard: Heard) -> dict[str, Any]:
