@@ -60,9 +60,14 @@ class TaskService:
         bell.set()
 
     async def claim(
-        self, environment: str, request: TaskClaim, principal: Principal, right: Right | None = None
+        self,
+        environment: str,
+        request: TaskClaim,
+        principal: Principal,
+        right: Right | None = None,
+        gone: asyncio.Event | None = None,
     ) -> TaskClaimAnswer:
-        """Begin up to `limit` compensations for the worker; wait up to `wait_seconds` for the first.
+        """Begin up to `limit` compensations for the worker; wait up to `wait_seconds` for the first. Once `gone`, begin none.
 
         Raises `Problem` 403, 401 for who loses the right while waiting (it is looked at before each attempt to claim), and 404
         where the saga is not registered when the wait is over: a worker may start before it is.
@@ -72,6 +77,8 @@ class TaskService:
         await self.greet(environment, request)
         while True:
             bell = self._bell
+            if gone is not None and gone.is_set():
+                return TaskClaimAnswer(tasks=[])
             tasks = await self.take(environment, request)
             left = deadline - self._clock.monotonic()
             if tasks or left <= 0:

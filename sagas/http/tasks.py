@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
 from litestar import Controller, Response, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
@@ -35,7 +39,12 @@ class TaskController(Controller):
         A saga that was not registered meanwhile is 404.
         """
         await environments.require(environment)
-        return answer(request, await tasks.claim(environment, await read(request, TaskClaim), principal, right))
+        claim, gone = await read(request, TaskClaim), asyncio.Event()
+        watching = asyncio.ensure_future(watch(request.receive, gone))
+        try:
+            return answer(request, await tasks.claim(environment, claim, principal, right, gone))
+        finally:
+            watching.cancel()
 
     @post("/tasks:report", status_code=200, summary="Report how tasks ended")
     async def report(
@@ -59,3 +68,10 @@ class TaskController(Controller):
         """The tasks that the worker still holds; it stops work on the others."""
         held = await tasks.heartbeat(environment, await read(request, TaskHeartbeat), principal)
         return answer(request, {"held": held})
+
+
+async def watch(receive: Callable[[], Awaitable[Mapping[str, Any]]], gone: asyncio.Event) -> None:
+    """Set `gone` once the worker has: what is handed out then would lie in nobody's hands until its lease is over."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    gone.set()

@@ -70,21 +70,28 @@ class Work:
         self._bells.ring_ready()
 
     async def claim(
-        self, environment: str, request: TaskClaim, principal: Principal, right: Right | None = None
+        self,
+        environment: str,
+        request: TaskClaim,
+        principal: Principal,
+        right: Right | None = None,
+        gone: asyncio.Event | None = None,
     ) -> TaskClaimAnswer:
         """Up to `limit` tasks; waits up to `wait_seconds` for the first. A worker that acts nothing is given no steps.
 
-        Raises `Problem` 403, 401 for who loses the right while waiting, and 404 where the saga is not registered when the wait
-        is over.
+        Once `gone` is set, its worker takes nothing more. Raises `Problem` 403, 401 for who loses the right while waiting, and
+        404 where the saga is not registered when the wait is over.
         """
         if not request.acts:
-            return await self._undoing.claim(environment, request, principal, right)
+            return await self._undoing.claim(environment, request, principal, right, gone)
         principal.require(f"work:{request.saga}", environment)
         begun = self._clock.monotonic()
         deadline = begun + request.wait_seconds
         await self._undoing.greet(environment, request)
         while True:
             bell = self._bells.ready
+            if gone is not None and gone.is_set():
+                return TaskClaimAnswer(tasks=[])
             tasks = await self._undoing.take(environment, request) if request.steps else []
             held_ms = round((self._clock.monotonic() - begun) * 1000)
             tasks += await self._acts(environment, request, request.limit - len(tasks), held_ms)

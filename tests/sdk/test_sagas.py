@@ -169,6 +169,20 @@ async def leases(site: Site, seen: set[str]) -> bool:
     return len(seen) > 5
 
 
+async def test_a_worker_that_has_gone_takes_nothing_with_it(site: Site) -> None:
+    # P10: a claim that waited at the server when its worker stopped is answered to nobody
+    gone, shop = Shop(), Shop()
+    async with rescind.AsyncClient(**site.options, sagas=[shop.saga]) as client:
+        async with rescind.AsyncClient(**site.options) as first, working(first, gone.saga):
+            earlier = await client.start(shop.saga, id="first", input={"order_id": "first"})
+            assert await earlier.result(SECONDS)
+        handle = await client.start(shop.saga, id="4711", input={"order_id": "4711"})
+        async with working(client, shop.saga):
+            assert await handle.result(SECONDS) == RESULTS
+    effects = await asyncio.to_thread(site.effects)
+    assert {effect["attempt"] for effect in effects} == {1}
+
+
 async def test_one_worker_serves_several_versions(site: Site) -> None:
     first, second = Shop("1"), Shop("2")
 
