@@ -229,10 +229,11 @@ async def test_a_version_that_leaves_work_without_a_worker_warns(apis: Apis, wor
         assert "version '1'" in ready
 
 
-async def test_the_schema_of_definitions_is_read_by_any_token(apis: Apis) -> None:
-    answer = await apis.nobody.http("GET", "/v1/schemas/saga")
+async def test_the_schema_of_definitions_is_read_with_the_right_to_read(apis: Apis) -> None:
+    answer = await apis.admin.http("GET", "/v1/schemas/saga")
     assert answer.json()["$id"] == "urn:rescind:schema:saga"
-    missing = await apis.nobody.http("GET", "/v1/schemas/sagas")
+    assert (await apis.nobody.http("GET", "/v1/schemas/saga")).status_code == 403
+    missing = await apis.admin.http("GET", "/v1/schemas/sagas")
     assert (missing.status_code, missing.json()["suggestion"]) == (404, "saga")
 
 
