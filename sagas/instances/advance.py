@@ -193,13 +193,12 @@ class Advance:
             case State.DONE:
                 result = known.results
         runs_alone = row["run_by"] is not None and state == "running"
-        is_open = state in ("running", "undoing")
         self._states[uid] = state
         self._writes.change(
             row,
             is_watched=known.is_watched,
             watch=is_out or runs_alone or laid,
-            clear=not is_open or state == "undoing",
+            clear=(state != "running") and bool(known.facts.queued or known.facts.waits_standing),
             state=state,
             reason=reason,
             error=error,

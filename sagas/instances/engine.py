@@ -33,6 +33,9 @@ from sagas.store import FlagName
 
 WRITERS = 2
 TURNS_MAX = 128
+LOOK_SECONDS = 0.05
+LOOKED_MAX = 4_096
+FLAGS_KEPT_MAX = 50_000
 COUNTED = ("recorded", "killed")
 Named = tuple[str, str, str]
 Lock = Callable[[Connection], Awaitable[None]]
@@ -70,6 +73,9 @@ class Engine:
         self._entropy = entropy
         self._writers_count = writers
         self._on_news = on_news
+        self._clock = clock
+        self._looked: dict[tuple[str, str], float] = {}
+        self._lock_keys: dict[FlagName, int] = {}
         self.plans = Plans(clock)
         self._reports = Reports()
         self._words = Words(self.plans)
@@ -120,7 +126,7 @@ class Engine:
         group = _Group()
         reported = [report.effect_id for turn in turns for report in turn.reports]
         group.steps = await rows.steps(connection, reported) if reported else {}
-        due = [await self._due(connection, turn.hands) if turn.hands is not None else {} for turn in turns]
+        due = [await self._due(connection, turn) for turn in turns]
         named = {uid for turn in turns for uid in turn.instances()} | {uid for one in due for uid in one}
         flags = await rows.flags(connection, named) if named else {}
         fences = await self._fences_of_starts(connection, turns)
@@ -145,10 +151,18 @@ class Engine:
         group.must |= {step.uid for step in group.steps.values() if step.uid is not None}
         return group
 
-    async def _due(self, connection: Connection, hands: Hands) -> dict[UUID, set[str]]:
-        claim = hands.claim
-        found: dict[UUID, set[str]] = {}
-        if claim.acts and claim.limit > 0:
+    async def _due(self, connection: Connection, turn: Turn) -> dict[UUID, set[str]]:
+        """What lies ready for the turn's hands. Who brings news of its own, and so work, is let look only now and then."""
+        hands, found = turn.hands, dict[UUID, set[str]]()
+        if hands is None:
+            return found
+        claim, now = hands.claim, self._clock.monotonic()
+        place = (hands.environment, claim.saga)
+        is_early = bool(turn.reports or turn.starts) and now - self._looked.get(place, -LOOK_SECONDS) < LOOK_SECONDS
+        if claim.acts and claim.limit > 0 and not is_early:
+            if len(self._looked) >= LOOKED_MAX:
+                self._looked.clear()
+            self._looked[place] = now
             for row in await connection.fetch(
                 QUERIES.due,
                 hands.environment,
@@ -169,8 +183,12 @@ class Engine:
             planned = await self.plans.get(connection, name)
             if planned is not None:
                 flags[name] = (name[0], planned.definition.flag)
-        fences = await store.fences(connection, set(flags.values())) if flags else {}
-        return {name: {flag: fences[flag].lock_key} for name, flag in flags.items() if flag in fences}
+        unmet = set(flags.values()) - self._lock_keys.keys()
+        if unmet:
+            if len(self._lock_keys) >= FLAGS_KEPT_MAX:
+                self._lock_keys.clear()
+            self._lock_keys |= {flag: fence.lock_key for flag, fence in (await store.fences(connection, unmet)).items()}
+        return {name: {flag: self._lock_keys[flag]} for name, flag in flags.items() if flag in self._lock_keys}
 
     async def _write(self, connection: Connection, turns: Sequence[Turn], group: _Group, writes: Writes) -> list[Answer]:
         """Under the flags' locks: begin, lock, record, hear, and take on."""
