@@ -197,7 +197,7 @@ class Advance:
         self._writes.change(
             row,
             is_watched=known.is_watched,
-            watch=is_out or runs_alone or laid,
+            watch=laid or runs_alone or (is_out and state not in ENDED),
             clear=(state != "running") and bool(known.facts.queued or known.facts.waits_standing),
             state=state,
             reason=reason,
@@ -224,6 +224,8 @@ class Advance:
     def _rest(self, known: Known) -> None:
         """Ended, or in the hands of its undoing: late news that asks for more undoing opens it again (P11)."""
         row = known.row
+        if not row["laid"] and known.is_watched:
+            self._writes.unwatch(row["uid"])
         if not row["laid"] or row["state"] != "undone":
             return
         late = [

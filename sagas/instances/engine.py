@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from rescind.wire import InstanceStarted
 
 from runtime.clock import Clock, Entropy
@@ -213,7 +214,7 @@ class Engine:
         for turn, answer in zip(turns, answers, strict=True):
             answer.tasks = turn.hands.tasks if turn.hands is not None else []
             answer.heard = [
-                Heard(changed=heard.changed, state=states.get(word.uid, (heard.state, heard.paused))[0], paused=heard.paused)
+                msgspec.structs.replace(heard, state=states.get(word.uid, (heard.state, heard.paused))[0])
                 for word, heard in zip(turn.words, answer.heard, strict=True)
             ]
         _tell_states(turns, answers, new, states)
