@@ -28,7 +28,7 @@ from sagas.instances.turns import Answer, Hands, Heard, Start, Turn
 from sagas.instances.words import Words
 from sagas.instances.writes import Writes
 from sagas.ledger.admission import FLAGS_MAX
-from sagas.ledger.groups import DEFERRED, Deferred, Groups
+from sagas.ledger.groups import DEFERRED, Deferred, Groups, Moved
 from sagas.ledger.reports import Reports
 from sagas.store import FlagName
 
@@ -206,7 +206,8 @@ class Engine:
         taken |= await self._words.hear(connection, turns, answers, held, writes)
         every = [_ready(row) for row in held.values()] + [_ready(row) for row in new.values()]
         knowns = await facts.load(connection, every, frozenset(new))
-        knowns = [known for known in knowns if _is_locked(known, group.flags)]
+        if not all(_is_locked(known, group.flags) for known in knowns):
+            raise Moved
         advance = Advance(connection, self.plans, self._entropy, fences, writes, taken=taken, silent=silent)
         await advance.go(knowns, _spoke(turns, group, new), [turn.hands for turn in turns if turn.hands is not None])
         await writes.write(connection)
@@ -342,7 +343,7 @@ def _nothing(turn: Turn) -> Answer:
 
 
 def _is_locked(known: Known, flags: Iterable[FlagName]) -> bool:
-    """Whether every flag under which something was done in the instance is locked: one that came meanwhile is met next time."""
+    """Whether every flag under which something was done in the instance is locked: one may have come since the look."""
     held = set(flags)
     return all((known.row["environment"], effect["flag"]) in held for effect in known.effects)
 
