@@ -116,7 +116,7 @@ async def nothing() -> None:
 def short_ways(parts: Parts) -> dict[str, Route]:
     """What SDKs send all the time."""
     beats = flag_lane.routes(parts.replicas, parts.instances, parts.acknowledged) if "flags" in parts.settings.roles else {}
-    effects = effect_lane.routes(parts.ledger) if "sagas" in parts.settings.roles else {}
+    effects = effect_lane.routes(parts.ledger, parts.tasks) if "sagas" in parts.settings.roles else {}
     return {**beats, **effects}
 
 

@@ -221,6 +221,9 @@ class InstanceController(Controller):
 
 
 def _heard(identity: str, verb: str, heard: Heard) -> dict[str, Any]:
+    if heard.why == "past_pivot":
+        detail = f"Instance {identity!r} is past its pivot: it goes forward. `skip` and `retry` decide about its steps."
+        raise Problem(409, "past_pivot", "Past the pivot", detail)
     return {"id": identity, "verb": verb, "changed": heard.changed, "state": heard.state, "paused": heard.paused}
 
 

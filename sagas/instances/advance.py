@@ -193,13 +193,12 @@ class Advance:
             case State.DONE:
                 result = known.results
         runs_alone = row["run_by"] is not None and state == "running"
-        is_open = state in ("running", "undoing")
         self._states[uid] = state
         self._writes.change(
             row,
             is_watched=known.is_watched,
-            watch=is_out or runs_alone or laid,
-            clear=not is_open or state == "undoing",
+            watch=laid or runs_alone or (is_out and state not in ENDED),
+            clear=(state != "running") and bool(known.facts.queued or known.facts.waits_standing),
             state=state,
             reason=reason,
             error=error,
@@ -225,6 +224,8 @@ class Advance:
     def _rest(self, known: Known) -> None:
         """Ended, or in the hands of its undoing: late news that asks for more undoing opens it again (P11)."""
         row = known.row
+        if not row["laid"] and known.is_watched:
+            self._writes.unwatch(row["uid"])
         if not row["laid"] or row["state"] != "undone":
             return
         late = [

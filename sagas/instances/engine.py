@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from rescind.wire import InstanceStarted
 
 from runtime.clock import Clock, Entropy
@@ -27,12 +28,15 @@ from sagas.instances.turns import Answer, Hands, Heard, Start, Turn
 from sagas.instances.words import Words
 from sagas.instances.writes import Writes
 from sagas.ledger.admission import FLAGS_MAX
-from sagas.ledger.groups import DEFERRED, Deferred, Groups
+from sagas.ledger.groups import DEFERRED, Deferred, Groups, Moved
 from sagas.ledger.reports import Reports
 from sagas.store import FlagName
 
 WRITERS = 2
 TURNS_MAX = 128
+LOOK_SECONDS = 0.05
+LOOKED_MAX = 4_096
+FLAGS_KEPT_MAX = 50_000
 COUNTED = ("recorded", "killed")
 Named = tuple[str, str, str]
 Lock = Callable[[Connection], Awaitable[None]]
@@ -70,6 +74,9 @@ class Engine:
         self._entropy = entropy
         self._writers_count = writers
         self._on_news = on_news
+        self._clock = clock
+        self._looked: dict[tuple[str, str], float] = {}
+        self._lock_keys: dict[FlagName, int] = {}
         self.plans = Plans(clock)
         self._reports = Reports()
         self._words = Words(self.plans)
@@ -120,7 +127,7 @@ class Engine:
         group = _Group()
         reported = [report.effect_id for turn in turns for report in turn.reports]
         group.steps = await rows.steps(connection, reported) if reported else {}
-        due = [await self._due(connection, turn.hands) if turn.hands is not None else {} for turn in turns]
+        due = [await self._due(connection, turn) for turn in turns]
         named = {uid for turn in turns for uid in turn.instances()} | {uid for one in due for uid in one}
         flags = await rows.flags(connection, named) if named else {}
         fences = await self._fences_of_starts(connection, turns)
@@ -145,10 +152,18 @@ class Engine:
         group.must |= {step.uid for step in group.steps.values() if step.uid is not None}
         return group
 
-    async def _due(self, connection: Connection, hands: Hands) -> dict[UUID, set[str]]:
-        claim = hands.claim
-        found: dict[UUID, set[str]] = {}
-        if claim.acts and claim.limit > 0:
+    async def _due(self, connection: Connection, turn: Turn) -> dict[UUID, set[str]]:
+        """What lies ready for the turn's hands. Who brings news of its own, and so work, is let look only now and then."""
+        hands, found = turn.hands, dict[UUID, set[str]]()
+        if hands is None:
+            return found
+        claim, now = hands.claim, self._clock.monotonic()
+        place = (hands.environment, claim.saga)
+        is_early = bool(turn.reports or turn.starts) and now - self._looked.get(place, -LOOK_SECONDS) < LOOK_SECONDS
+        if claim.acts and claim.limit > 0 and not is_early:
+            if len(self._looked) >= LOOKED_MAX:
+                self._looked.clear()
+            self._looked[place] = now
             for row in await connection.fetch(
                 QUERIES.due,
                 hands.environment,
@@ -169,8 +184,12 @@ class Engine:
             planned = await self.plans.get(connection, name)
             if planned is not None:
                 flags[name] = (name[0], planned.definition.flag)
-        fences = await store.fences(connection, set(flags.values())) if flags else {}
-        return {name: {flag: fences[flag].lock_key} for name, flag in flags.items() if flag in fences}
+        unmet = set(flags.values()) - self._lock_keys.keys()
+        if unmet:
+            if len(self._lock_keys) >= FLAGS_KEPT_MAX:
+                self._lock_keys.clear()
+            self._lock_keys |= {flag: fence.lock_key for flag, fence in (await store.fences(connection, unmet)).items()}
+        return {name: {flag: self._lock_keys[flag]} for name, flag in flags.items() if flag in self._lock_keys}
 
     async def _write(self, connection: Connection, turns: Sequence[Turn], group: _Group, writes: Writes) -> list[Answer]:
         """Under the flags' locks: begin, lock, record, hear, and take on."""
@@ -187,7 +206,8 @@ class Engine:
         taken |= await self._words.hear(connection, turns, answers, held, writes)
         every = [_ready(row) for row in held.values()] + [_ready(row) for row in new.values()]
         knowns = await facts.load(connection, every, frozenset(new))
-        knowns = [known for known in knowns if _is_locked(known, group.flags)]
+        if not all(_is_locked(known, group.flags) for known in knowns):
+            raise Moved
         advance = Advance(connection, self.plans, self._entropy, fences, writes, taken=taken, silent=silent)
         await advance.go(knowns, _spoke(turns, group, new), [turn.hands for turn in turns if turn.hands is not None])
         await writes.write(connection)
@@ -195,7 +215,7 @@ class Engine:
         for turn, answer in zip(turns, answers, strict=True):
             answer.tasks = turn.hands.tasks if turn.hands is not None else []
             answer.heard = [
-                Heard(changed=heard.changed, state=states.get(word.uid, (heard.state, heard.paused))[0], paused=heard.paused)
+                msgspec.structs.replace(heard, state=states.get(word.uid, (heard.state, heard.paused))[0])
                 for word, heard in zip(turn.words, answer.heard, strict=True)
             ]
         _tell_states(turns, answers, new, states)
@@ -323,7 +343,7 @@ def _nothing(turn: Turn) -> Answer:
 
 
 def _is_locked(known: Known, flags: Iterable[FlagName]) -> bool:
-    """Whether every flag under which something was done in the instance is locked: one that came meanwhile is met next time."""
+    """Whether every flag under which something was done in the instance is locked: one may have come since the look."""
     held = set(flags)
     return all((known.row["environment"], effect["flag"]) in held for effect in known.effects)
 

@@ -46,11 +46,11 @@ async def load(connection: Connection, rows: Sequence[Mapping[str, Any]], new: f
     said: dict[UUID, Record] = {}
     effects: dict[UUID, list[Record]] = {}
     if old:
-        uids = [row["uid"] for row in old]
-        said = {row["uid"]: row for row in await connection.fetch(QUERIES.said, uids)}
-        names = [[row[name] for row in old] for name in ("environment", "saga", "id")]
-        for effect in await connection.fetch(QUERIES.effects, uids, *names):
-            effects.setdefault(effect["uid"], []).append(effect)
+        names = [[row[name] for row in old] for name in ("uid", "environment", "saga", "id")]
+        for found in await connection.fetch(QUERIES.known, *names):
+            said[found["uid"]] = found
+            if found["id"] is not None:
+                effects.setdefault(found["uid"], []).append(found)
     return [known(row, effects.get(row["uid"], []), said.get(row["uid"])) for row in rows]
 
 

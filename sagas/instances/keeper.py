@@ -13,15 +13,18 @@ from asyncpg import Record
 
 from runtime.clock import Clock
 from runtime.postgres import Connection, Postgres
+from runtime.queries import Queries
 from runtime.telemetry import counter
 from sagas.instances.bells import Bells
 from sagas.instances.engine import Engine
 from sagas.instances.rows import QUERIES, columns
 from sagas.instances.turns import Turn
 from sagas.leases import LeaseLost, Leases
+from sagas.ledger.groups import AGAIN
 
 CHANNELS = ("rescind_ready", "rescind_rollback")
-POLL_SECONDS = 0.25
+DISPATCH = Queries.load("sagas", "dispatch")
+POLL_SECONDS = 0.5
 LISTEN_AGAIN_SECONDS = 1.0
 PAGE = 256
 
@@ -75,7 +78,8 @@ class Keeper:
         held = self._leases.held()
         if not held:
             return False
-        async with self._pg.connection() as connection:
+        async with self._pg.transaction() as connection:
+            await connection.execute(DISPATCH.prefer_indexes)
             overdue = await connection.fetch(QUERIES.overdue, held, PAGE)
             passed = await connection.fetch(QUERIES.passed, held, PAGE)
             ended = await connection.fetch(QUERIES.being_undone, held, PAGE)
@@ -83,7 +87,7 @@ class Keeper:
             try:
                 await self._go_on(number, _of(overdue, number), _of(passed, number))
                 await self._conclude(number, _of(ended, number))
-            except LeaseLost:
+            except (LeaseLost, *AGAIN):
                 continue
         return max(len(overdue), len(passed), len(ended)) == PAGE
 

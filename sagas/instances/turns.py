@@ -102,11 +102,12 @@ class Turn(Struct, kw_only=True, eq=False):
 
 
 class Heard(Struct, frozen=True, kw_only=True):
-    """What became of a word: what it changed, and where the instance stands with it."""
+    """What became of a word: whether it changed something, and where the instance stands with it. `why`: why it was refused."""
 
     changed: bool
     state: str
     paused: bool
+    why: str | None = None
 
 
 class Answer(Struct, kw_only=True):

@@ -44,14 +44,26 @@ class Words:
                 if row is None:
                     answer.heard.append(Heard(changed=False, state="", paused=False))
                     continue
-                changed = await self._hear(connection, word, row, writes, hurried)
+                why = "past_pivot" if word.fact == "cancel" and await self._is_past(connection, row) else None
+                changed = why is None and await self._hear(connection, word, row, writes, hurried)
                 if changed:
                     await self._audit(connection, word, row)
                 if changed and word.fact in ("pause", "resume"):
                     row["paused"] = word.fact == "pause"
-                answer.heard.append(Heard(changed=changed, state=row["state"], paused=row["paused"]))
+                answer.heard.append(Heard(changed=changed, state=row["state"], paused=row["paused"], why=why))
         await writes.said(connection)
         return hurried
+
+    async def _is_past(self, connection: Connection, row: Any) -> bool:
+        """Whether its pivot was done: there is no turning back."""
+        planned = await self._plans.get(connection, (row["environment"], row["saga"], row["version"]))
+        assert planned is not None, "definitions are never deleted"
+        pivots = {step.name for step in planned.definition.steps if step.step_class == "pivot"}
+        if not pivots or row["state"] not in FORWARD:
+            return False
+        [known] = await facts.load(connection, [dict(row)], frozenset())
+        done = {name for name, fact in known.facts.steps.items() if fact.status == "succeeded"} | known.facts.skipped
+        return not pivots.isdisjoint(done)
 
     async def _hear(self, connection: Connection, word: Word, row: Any, writes: Writes, hurried: set[tuple[UUID, str]]) -> bool:
         if row["turned_back"] or row["state"] not in FORWARD:

@@ -75,6 +75,10 @@ class Writes:
         if watch != is_watched:
             (self._watched if watch else self._unwatched).append(uid)
 
+    def unwatch(self, uid: UUID) -> None:
+        """A coordinator need not look at it any more."""
+        self._unwatched.append(uid)
+
     async def said(self, connection: Connection) -> None:
         """Write the facts that were said so far, so that they are read with all the others."""
         if self._facts:

@@ -75,33 +75,30 @@ RETURNING r.uid, r.step
 -- A person does not wait for a retry's delay.
 DELETE FROM sagas.ready AS r WHERE r.uid = $1 RETURNING r.uid, r.step
 
--- name: said
-SELECT u.uid,
-    (SELECT jsonb_agg(jsonb_build_array(f.fact, f.name, CASE WHEN f.fact = 'retry' THEN f.detail -> 'attempts' END) ORDER BY f.id)
-     FROM sagas.facts AS f WHERE f.uid = u.uid) AS facts,
-    (SELECT array_agg(w.name) FROM sagas.waits AS w WHERE w.uid = u.uid) AS waits,
-    (SELECT array_agg(r.step) FROM sagas.ready AS r WHERE r.uid = u.uid) AS queued,
-    EXISTS (SELECT FROM sagas.moving AS m WHERE m.range = sagas.lease_range(u.uid) AND m.uid = u.uid) AS is_watched
-FROM unnest($1::uuid []) AS u (uid)
-
--- name: payloads
--- What events brought, for the steps that are given it.
-SELECT f.uid, f.name, f.detail -> 'payload' AS payload FROM sagas.facts AS f
-WHERE f.uid = ANY($1::uuid []) AND f.fact = 'event' ORDER BY f.id
-
--- name: effects
--- Everything done under these instances. How long ago a step was first begun: by its id where it was begun again, which carries a
--- server's clock, else by PostgreSQL's.
-SELECT n.uid, e.id, e.step, e.kind, e.key, e.flag, e.epoch, e.attributes, e.is_off, e.status, e.attempt, e.generation,
+-- name: known
+-- Per effect done under these instances, and at least once each: what was said of the instance, and the effect. How long ago a step
+-- was first begun: by its id where it was begun again, which carries a server's clock, else by PostgreSQL's.
+WITH said AS MATERIALIZED (
+    SELECT n.*,
+        (SELECT jsonb_agg(jsonb_build_array(f.fact, f.name, CASE WHEN f.fact = 'retry' THEN f.detail -> 'attempts' END)
+            ORDER BY f.id)
+         FROM sagas.facts AS f WHERE f.uid = n.uid) AS facts,
+        (SELECT array_agg(w.name) FROM sagas.waits AS w WHERE w.uid = n.uid) AS waits,
+        (SELECT array_agg(r.step) FROM sagas.ready AS r WHERE r.uid = n.uid) AS queued,
+        EXISTS (SELECT FROM sagas.moving AS m WHERE m.range = sagas.lease_range(n.uid) AND m.uid = n.uid) AS is_watched
+    FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text []) AS n (uid, environment, saga, id)
+)
+SELECT n.uid, n.facts, n.waits, n.queued, n.is_watched,
+    e.id, e.step, e.kind, e.key, e.flag, e.epoch, e.attributes, e.is_off, e.status, e.attempt, e.generation,
     e.tombstoned, e.result, e.error, e.lease_until > clock_timestamp() AS is_leased,
     extract(EPOCH FROM clock_timestamp()
         - CASE WHEN e.attempt > 1 THEN uuid_extract_timestamp(e.id) ELSE e.admitted_at END)::double precision AS since_first_seconds,
     d.state AS disposition, r.carries
-FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text []) AS n (uid, environment, saga, id)
-INNER JOIN sagas.effects AS e ON e.environment = n.environment AND e.saga = n.saga AND e.saga_instance = n.id
+FROM said AS n
+LEFT JOIN sagas.effects AS e
+    ON e.environment = n.environment AND e.saga = n.saga AND e.saga_instance = n.id AND e.saga_instance IS NOT NULL
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
 LEFT JOIN sagas.rollbacks AS r ON r.id = d.rollback_id
-WHERE e.saga_instance IS NOT NULL
 ORDER BY e.generation, e.id
 
 -- name: queue

@@ -126,6 +126,19 @@ async def test_what_is_not_there_is_said_with_what_was_probably_meant(shop: Serv
         assert (answer.status_code, answer.json()["code"], answer.json().get("suggestion")) == (404, code, suggestion), path
 
 
+@pytest.mark.parametrize("scope", ["work:order", "work", "work:other"])
+async def test_a_report_is_answered_alike_on_both_ways(shop: Served, scope: str) -> None:
+    begun = await shop.ok("POST", f"{I}:start", {"instances": [order("o1"), order("o2")], "claim": CLAIM})
+    async with shop.client(await shop.token(scope)) as worker:
+        told = []
+        for task, headers in zip(begun["tasks"], ({}, {"idempotency-key": "one"}), strict=True):
+            one = {"id": task["id"], "token": task["token"], "outcome": "succeeded", "verb": "act"}
+            body = {"worker": "w", "reports": [one, {**one, "token": task["id"]}, {**one, "id": "no"}]}
+            told += [(await worker.post(f"{P}/tasks:report", json=body, headers=headers)).json() for _ in range(2)]
+    counted = "lost" if scope == "work:other" else "recorded"
+    assert told == [{"results": [counted, "lost", "lost"], "tasks": []}] * 4
+
+
 async def test_a_worker_that_acts_nothing_is_given_no_steps(shop: Served) -> None:  # P21
     await shop.ok("POST", I, order("o1"))
     old = {name: value for name, value in CLAIM.items() if name != "acts"} | {"wait_seconds": 0.2}

@@ -98,6 +98,17 @@ async def test_an_instance_turning_back_under_a_kill_leaves_its_effects_to_the_k
     assert await world.value("SELECT count(*) FROM sagas.compensations WHERE rollback_id = $1", rollback) >= 1
 
 
+async def test_what_an_older_server_took_for_settled_undoes_the_next_instance(world: World, server: Server) -> None:  # P21
+    await world.plan()
+    for name in [f"o{number}" for number in range(24)]:  # some share a standing rollback
+        await server.begin(name, claim=claim(instance=name))
+        await server.tell(server.tasks[0])
+        await server.say(name, "cancel")
+        await server.act(instance=name)
+        assert (await server.ended(name))[0] == "undone"
+        await world.run("UPDATE sagas.rollbacks SET state = 'settled' WHERE carries = 'instances'")
+
+
 async def test_the_standing_rollback_is_nobodys_to_list_or_settle(world: World, server: Server) -> None:
     await world.plan()
     await server.begin("o1")
@@ -109,3 +120,17 @@ async def test_the_standing_rollback_is_nobodys_to_list_or_settle(world: World, 
         assert await record.listing(connection, environment=None, after=None, state=None, flag=None, limit=10) == []
         assert await record.latest(connection, ENVIRONMENT) == []
     assert await world.state(standing) == "compensating"
+
+
+async def test_a_step_done_under_another_flag_meanwhile_brings_its_lock_along(
+    world: World, server: Server
+) -> None:  # hazards 3, 13
+    await world.plan()
+    await world.flag("other")
+    await server.begin("o1", claim=claim())
+    await world.effect({"name": "extra", "kind": "shop.extra"}, "o1", flag="other")
+    [capture] = (await server.tell(server.tasks[0], then=claim())).tasks
+    rollback = await world.kill("other")
+    assert (await server.tell(capture, then=claim())).tasks == []
+    assert (await server.ended("o1"))[0] == "killed"
+    assert await world.state(rollback) != "settled"

@@ -77,6 +77,40 @@ async def test_a_run_whose_process_never_came_for_its_first_step_is_undone(world
     assert (await server.ended("o1"))[0] == "undone"
 
 
+async def test_a_cancel_past_the_pivot_is_refused_and_says_so(world: World, server: Server) -> None:
+    await world.plan(RESERVE, PIVOT, AFTER)
+    await server.begin("o1", claim=claim())
+    [capture] = (await server.tell(server.tasks[0], then=claim())).tasks
+    await server.tell(capture)
+    heard = await server.say("o1", "cancel")
+    assert (heard.changed, heard.state, heard.why) == (False, "running", "past_pivot")
+    assert await server.act() == ["confirm"]
+
+
+async def test_what_is_killed_with_a_step_in_a_silent_hand_is_let_go_of(world: World, server: Server) -> None:  # P18
+    await world.plan()
+    await server.begin("o1", claim=claim(lease_seconds=0.3))
+    await world.kill()
+    await server.say("o1", "pause")
+    assert (await server.ended("o1"))[0] == "killed"
+    assert await world.value("SELECT count(*) FROM sagas.moving") == 0
+
+
+async def test_a_key_that_is_anothers_is_not_acted_under_and_a_person_decides(world: World, server: Server) -> None:  # P9
+    await world.plan()
+    await server.begin("o1")
+    await server.begin("o2", input={"order_id": "o1"})
+    tasks = await server.take(instance="o1")
+    while tasks:
+        tasks = (await server.tell(tasks[0], then=claim(instance="o1"))).tasks
+    assert await server.take(wait_seconds=0) == []
+    assert (await server.ended("o2"))[0] == "waiting"
+    shown = await server.shown("o2")
+    assert (shown["reason"], shown["error"]["step"]) == ("key_in_use", "reserve")
+    assert (await server.say("o2", "cancel")).changed
+    assert (await server.ended("o2"))[0] == "undone"
+
+
 async def test_two_servers_hand_each_step_out_once(world: World, server: Server, database_url: str) -> None:  # P9, P18
     await world.plan()
     other = await world.server(await Postgres.open(database_url, application_name="other", size_max=10))

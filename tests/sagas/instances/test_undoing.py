@@ -91,6 +91,13 @@ async def test_an_undoing_that_waits_for_a_person_says_why_and_goes_on_when_told
     await until(lambda: _stands(server, "o1", "undone"))
 
 
+async def test_an_instance_of_the_off_variant_is_undone_too_when_it_fails(world: World, server: Server) -> None:
+    await world.plan()
+    await server.begin("o1", variant="off")
+    assert await server.act(fails("confirm")) == ["reserve", "capture", "confirm", "-capture", "-reserve"]
+    assert (await server.ended("o1"))[0] == "undone"
+
+
 async def test_late_news_of_a_step_is_undone_too(world: World, server: Server) -> None:  # P11
     await world.plan()
     await server.begin("o1", claim=claim())
