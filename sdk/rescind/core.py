@@ -90,7 +90,7 @@ class Core:
         )
         self.causality = Causality(self.current, self.follower, self.context, clock)
         self.registration = Registration(self.api, self.sagas, settings.service, clock, self.named)
-        self.instances = Instances(self.api, clock, self.keep)
+        self.instances = Instances(self.api, clock)
         self._named = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[Any]] = set()
@@ -112,7 +112,8 @@ class Core:
         """
         journal = self.reports.held.journal
         forks.let_go([*self.api.files(), *(journal.files() if journal is not None else [])])
-        forks.abandon([*self.tasks, *self._background, *self.api.tasks(), *self.follower.tasks()])
+        mine = [*self.tasks, *self._background, *self.instances.tasks()]
+        forks.abandon([*mine, *self.api.tasks(), *self.follower.tasks()])
         forks.inherited.append(dict(vars(self)))
         self.settings = self.settings.in_child()
         self.current.forked()
@@ -140,15 +141,16 @@ class Core:
         if self.closed:
             return
         self.closed = True
+        polls = self.instances.tasks()
+        self.instances.abandon()
         try:
             async with asyncio.timeout(timeout_seconds * 0.75):
                 await asyncio.gather(self._take_leave(), self.warm.flush())
         except (TimeoutError, RescindError) as error:
             logger.debug("signing off ended early: %s", error)
         self.permits.abandon()
-        self.instances.abandon()
         self.notifier.turned()
-        left = [*self.tasks, *self.follower.tasks(), *self.api.tasks()]
+        left = [*self.tasks, *polls, *self.follower.tasks(), *self.api.tasks()]
         for task in left:
             task.cancel()
         try:

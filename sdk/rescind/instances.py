@@ -7,9 +7,8 @@ share a long poll; an instance that is new to it is asked for at once by a short
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from itertools import islice
-from typing import Any
 
 import msgspec
 
@@ -42,11 +41,9 @@ SHORT_SECONDS = 0.5
 class Instances:
     """Of one client, by saga."""
 
-    def __init__(self, api: AsyncApi, clock: Clock, keep: Callable[[Coroutine[Any, Any, None]], object]) -> None:
-        """`keep` sees to work that nobody waits for."""
+    def __init__(self, api: AsyncApi, clock: Clock) -> None:
         self._api = api
         self._clock = clock
-        self._keep = keep
         self._starts: dict[str, Batcher[InstanceStart, InstanceStarted]] = {}
         self._watches: dict[str, Watch] = {}
 
@@ -75,8 +72,12 @@ class Instances:
         """Where it stands once it has ended, or waits for a person. Raises `SagaUnknown`, `ApiError` and `ClientClosed`."""
         watch = self._watches.get(saga)
         if watch is None:
-            watch = self._watches[saga] = Watch(self._api, self._clock, saga, self._keep)
+            watch = self._watches[saga] = Watch(self._api, self._clock, saga)
         return await watch.ended(instance)
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """The polls that are under way."""
+        return [task for watch in self._watches.values() for task in watch.polls]
 
     def abandon(self) -> None:
         """Whoever still waits gets `ClientClosed`."""
@@ -94,14 +95,13 @@ class Instances:
 class Watch:
     """Who waits for which instances of one saga. Every one that is waited for is in a poll, or new."""
 
-    def __init__(self, api: AsyncApi, clock: Clock, saga: str, keep: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    def __init__(self, api: AsyncApi, clock: Clock, saga: str) -> None:
         self._api = api
         self._clock = clock
         self._saga = saga
-        self._keep = keep
         self._waiting: dict[str, set[asyncio.Future[InstanceState]]] = {}
         self._new: dict[str, None] = {}
-        self._polls = 0
+        self.polls: set[asyncio.Task[None]] = set()
         self._is_long = False
         self._failures = 0
         self._scheduled = False
@@ -127,22 +127,29 @@ class Watch:
         self._closed = True
         for instance in list(self._waiting):
             self._fail(instance, ClientClosed("the client was closed"))
+        for poll in self.polls:
+            poll.cancel()
 
     def _ask_for(self, instances: Iterable[str]) -> None:
         self._new.update(dict.fromkeys(instances))
-        if not self._scheduled and self._new:
+        if not self._scheduled and self._new and not self._closed:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._leave)
 
     def _leave(self) -> None:
         self._scheduled = False
-        while self._new and self._polls < POLLS_MAX and not self._closed:
+        while self._new and len(self.polls) < POLLS_MAX and not self._closed:
             asked = list(islice(self._new, IDS_MAX))
             for instance in asked:
                 del self._new[instance]
-            self._polls += 1
             is_long, self._is_long = not self._is_long, True
-            self._keep(self._poll(asked, is_long))
+            poll = asyncio.ensure_future(self._poll(asked, is_long))
+            self.polls.add(poll)
+            poll.add_done_callback(self._landed)
+
+    def _landed(self, poll: asyncio.Task[None]) -> None:
+        self.polls.discard(poll)
+        self._ask_for(())
 
     async def _poll(self, asked: list[str], is_long: bool) -> None:
         try:
@@ -155,7 +162,6 @@ class Watch:
             self._failures += 1
             await asyncio.sleep(full_jitter_seconds(self._clock, self._failures))
         finally:
-            self._polls -= 1
             self._is_long = self._is_long and not is_long
             self._ask_for(self._still(asked))
 

@@ -169,6 +169,19 @@ async def leases(site: Site, seen: set[str]) -> bool:
     return len(seen) > 5
 
 
+async def test_a_client_closes_at_once_while_someone_waits(site: Site) -> None:
+    shop = Shop()
+    async with rescind.AsyncClient(**site.options) as client:
+        handle = await client.start(shop.saga, id="4711", input={"order_id": "4711"})
+        waiting = asyncio.create_task(handle.result())
+        await until(lambda: client.core.instances.tasks())
+    with pytest.raises(rescind.ClientClosed):
+        await waiting
+    assert client.core.instances.tasks() == []
+    listed = await asyncio.to_thread(site.api.request, "GET", site.api.within("/instances"))
+    assert [one["live"] for one in listed["instances"]] == [False], "it has signed off"
+
+
 async def test_a_worker_that_has_gone_takes_nothing_with_it(site: Site) -> None:
     # P10: a claim that waited at the server when its worker stopped is answered to nobody
     gone, shop = Shop(), Shop()

@@ -91,7 +91,7 @@ class FixtureCore(Core):
         super()._assemble(environment)
         arguments = (self.api, self.clock, self.settings.instance, self._ledger)
         self.permits.go_through(LedgerAdmission(*arguments), LedgerReports(*arguments))
-        self.instances = NoInstances(self.api, self.clock, self.keep)
+        self.instances = NoInstances(self.api, self.clock)
         self.registration = LaidDown(self.api, self.sagas, self.settings.service, self.clock, self.named)
 
     def load(self) -> None:
