@@ -255,6 +255,7 @@ def semantics_hash(definition: Definition) -> bytes:
         for name in TUNED:
             part.pop(name, None)
     for step, part in zip(getattr(definition, "steps", ()), document.get("steps", ()), strict=True):
+        part.pop("arguments", None)
         part.pop("act", None)
         if meant := _meant(step.act):
             part["act"] = meant
@@ -267,12 +268,10 @@ def _meant(act: Act) -> dict[str, str]:
     return {name: getattr(act, name) for name in said if getattr(act, name) != getattr(default, name)}
 
 
-def without_arguments(definition: Definition) -> Definition:
-    """As a release wrote it that knew no `arguments`: what the step's function takes was not part of a definition."""
-    if not isinstance(definition, SagaDefinition):
-        return definition
-    steps = [msgspec.structs.replace(step, arguments=[]) for step in definition.steps]
-    return msgspec.structs.replace(definition, steps=steps)
+def arguments_of(definition: Definition) -> dict[str, list[str]]:
+    """What its steps are given, by step, where they say it. Not part of the meaning's hash: a release before them knew none."""
+    steps = definition.steps if isinstance(definition, SagaDefinition) else []
+    return {step.name: step.arguments for step in steps if step.arguments}
 
 
 def encode(definition: Definition) -> dict[str, Any]:

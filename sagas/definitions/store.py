@@ -22,9 +22,9 @@ from sagas.definitions.document import (
     Refund,
     SagaDefinition,
     Webhook,
+    arguments_of,
     encode,
     semantics_hash,
-    without_arguments,
 )
 
 QUERIES = Queries.load("sagas", "definitions")
@@ -60,35 +60,44 @@ Put = Literal["created", "tuned", "unchanged", "differs"]
 async def put(connection: asyncpg.Connection, environment: str, definition: Definition, *, actor: str) -> Put:
     """Keep a definition. `differs`: this version is taken and means something else; nothing was changed.
 
-    Retry, timeout and pace of a version that means the same are replaced: `tuned`. So is a document of a release that knew no
-    arguments by one that says them; the other way round, what is known stays.
+    Retry, timeout and pace of a version that means the same are replaced: `tuned`. So are arguments that nobody has said yet.
     """
     is_kind = isinstance(definition, KindDefinition)
     name = definition.kind if isinstance(definition, KindDefinition) else definition.saga
-    document, meaning = encode(definition), semantics_hash(definition)
+    document, meaning, said = _bare(encode(definition)), semantics_hash(definition), arguments_of(definition)
     place = (environment, name, is_kind, definition.version)
-    if await connection.fetchval(QUERIES.insert, *place, document, meaning, actor) is not None:
+    if await connection.fetchval(QUERIES.insert, *place, document, said, meaning, actor) is not None:
         return "created"
     standing = await get(connection, environment, name, definition.version, is_kind=is_kind)
-    found = None if standing is None else compare(standing, definition)
-    if standing is None or found is None:
+    if standing is None or not agrees(standing, definition):
         return "differs"
-    if found == "less" or standing.document == document:
+    if _bare(standing.document) == document and (not said or said == arguments_of(standing.definition)):
         return "unchanged"
-    tuned = await connection.fetchval(QUERIES.tune, *place, document, standing.semantics_hash, meaning)
+    tuned = await connection.fetchval(QUERIES.tune, *place, document, said, meaning)
     return "differs" if tuned is None else "tuned"
 
 
-def compare(standing: Stored, definition: Definition) -> Literal["same", "more", "less"] | None:
-    """How a definition stands to the one that is kept under its version; null: it means something else.
+def agrees(standing: Stored, definition: Definition) -> bool:
+    """Whether a definition means what is kept under its version. Who says no arguments, as 0.1.0, agrees with any."""
+    kept, said = arguments_of(standing.definition), arguments_of(definition)
+    return standing.semantics_hash == semantics_hash(definition) and (not kept or not said or kept == said)
 
-    `more`: it says arguments where the standing one, of a release before them, says none; `less`: the other way round.
-    """
-    if standing.semantics_hash == semantics_hash(definition):
-        return "same"
-    if standing.semantics_hash == semantics_hash(without_arguments(definition)):
-        return "more"
-    return "less" if semantics_hash(without_arguments(standing.definition)) == semantics_hash(definition) else None
+
+def _bare(document: dict[str, Any]) -> dict[str, Any]:
+    """Without arguments, which are kept beside it."""
+    if "steps" not in document:
+        return document
+    steps = [{name: value for name, value in step.items() if name != "arguments"} for step in document["steps"]]
+    return {**document, "steps": steps}
+
+
+def _whole(document: dict[str, Any], arguments: dict[str, list[str]]) -> dict[str, Any]:
+    if not arguments:
+        return document
+    steps = [
+        {**step, "arguments": arguments[step["name"]]} if step["name"] in arguments else step for step in document["steps"]
+    ]
+    return {**document, "steps": steps}
 
 
 async def get(
@@ -128,7 +137,7 @@ def _stored(row: Any) -> Stored:
         name=row["name"],
         is_kind=row["is_kind"],
         version=row["version"],
-        document=row["document"],
+        document=_whole(row["document"], row["arguments"]),
         semantics_hash=row["semantics_hash"],
         created_by=row["created_by"],
         created_at=row["created_at"],

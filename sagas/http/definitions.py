@@ -185,7 +185,7 @@ async def _require_same(
 ) -> None:
     name = path["kind" if is_kind else "saga"]
     standing = await definitions.get(connection, environment, name, path["version"], is_kind=is_kind)
-    if standing is not None and definitions.compare(standing, definition) is None:
+    if standing is not None and not definitions.agrees(standing, definition):
         raise _differs(path)
 
 

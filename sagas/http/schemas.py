@@ -14,7 +14,7 @@ from sagas.http.bodies import AnyRequest, answer
 
 
 class SchemaController(Controller):
-    """The same for every environment; any valid token may read it."""
+    """The same for every environment; read as the API's own description is."""
 
     path = "/v1/schemas"
     tags = ["definitions"]
@@ -22,6 +22,7 @@ class SchemaController(Controller):
     @get("/{subject:str}", summary="Read the JSON Schema of a definition")
     async def read(self, request: AnyRequest, subject: FromPath[str], principal: NamedDependency[Principal]) -> Response[bytes]:
         """Draft 2020-12, of this server's version: `saga`, or `kind`."""
+        principal.require("read")
         found = next((one for one in SUBJECTS if one == subject), None)
         if found is None:
             known = ", ".join(SUBJECTS)

@@ -268,7 +268,7 @@ def error_name(error: type[BaseException] | str) -> str:
 def arguments_of(function: Callable[..., Any] | None) -> list[str]:
     """The parameters that a function has to be given by name, the effect itself left out.
 
-    >>> def capture(order_id: str, effect: "rescind.Effect", *, note: str = "") -> None: ...
+    >>> def capture(order_id: str, effect: rescind.Effect, *, note: str = "") -> None: ...
     >>> arguments_of(capture)
     ['order_id']
     """

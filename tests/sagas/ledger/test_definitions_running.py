@@ -83,7 +83,6 @@ def test_a_document_of_the_last_release_means_what_it_meant() -> None:  # P15, P
         ({"act": {"retry": {"first_seconds": 9}, "timeout_seconds": 3}}, True),
         ({"act": {"guarantee": "at_most_once"}}, False),
         ({"act": {"in_doubt": "wait"}}, False),
-        ({"arguments": ["order_id"]}, False),
         ({"group": "g"}, False),
     ],
 )

@@ -195,7 +195,7 @@ async def test_a_definition_is_registered_once_and_tuned_beside_its_version(apis
     assert [(one["name"], one["version"]) for one in listed["sagas"]] == [("order", "1")]
 
 
-async def test_arguments_are_added_to_what_a_release_without_them_registered(apis: Apis) -> None:  # P15, P21
+async def test_arguments_are_added_to_what_a_release_without_them_registered(apis: Apis, world: World) -> None:  # P15, P21
     path = "/sagas/order/versions/1"
     await apis.service.call("PUT", path, SAGA)
     said = {**SAGA, "steps": [{**SAGA["steps"][0], "arguments": ["order_id"]}]}
@@ -206,7 +206,10 @@ async def test_arguments_are_added_to_what_a_release_without_them_registered(api
         assert (answer.status_code, answer.json()["outcome"]) == (200, "unchanged")
         assert answer.json()["document"]["steps"][0]["arguments"] == ["order_id"]
     other = {**SAGA, "steps": [{**SAGA["steps"][0], "arguments": ["order"]}]}
-    assert (await apis.service.call("PUT", path, other)).status_code == 409
+    for query in ("", "?dry_run=true"):
+        assert (await apis.service.call("PUT", path + query, other)).status_code == 409
+    kept = await world.value("SELECT document::text FROM sagas.definitions")
+    assert "arguments" not in kept, "0.1.0 beside this server reads it, and refuses what it does not know"
 
 
 async def test_a_version_that_leaves_work_without_a_worker_warns(apis: Apis, world: World) -> None:  # P15
@@ -226,10 +229,11 @@ async def test_a_version_that_leaves_work_without_a_worker_warns(apis: Apis, wor
         assert "version '1'" in ready
 
 
-async def test_the_schema_of_definitions_is_read_by_any_token(apis: Apis) -> None:
-    answer = await apis.nobody.http("GET", "/v1/schemas/saga")
+async def test_the_schema_of_definitions_is_read_with_the_right_to_read(apis: Apis) -> None:
+    answer = await apis.admin.http("GET", "/v1/schemas/saga")
     assert answer.json()["$id"] == "urn:rescind:schema:saga"
-    missing = await apis.nobody.http("GET", "/v1/schemas/sagas")
+    assert (await apis.nobody.http("GET", "/v1/schemas/saga")).status_code == 403
+    missing = await apis.admin.http("GET", "/v1/schemas/sagas")
     assert (missing.status_code, missing.json()["suggestion"]) == (404, "saga")
 
 
