@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import rescind
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from tests.sdk.conftest import FLAG, Site
 from tests.sdk.shop import Shop
@@ -258,6 +260,21 @@ async def test_a_step_evaluates_as_a_request_of_its_own(site: Site) -> None:
 
         await client.run(saga, id="1", input={"id": "1"})
     assert seen == [(True, True)]
+
+
+async def test_a_step_goes_on_in_the_trace_that_its_instance_was_started_in(site: Site) -> None:
+    saga, seen = rescind.Saga("traced", version="1", flag=FLAG), []
+
+    @saga.step(kind="look", key="look:{n}", step_class="irreversible")
+    async def look(n: int) -> None:
+        seen.append(trace.get_current_span().get_span_context().trace_id)
+
+    async with rescind.AsyncClient(**site.options) as client, working(client, saga):
+        with TracerProvider().get_tracer("shop").start_as_current_span("order") as span:
+            handle = await client.start(saga, id="1", input={"n": 1})
+        await handle.result(SECONDS)
+        await (await client.start(saga, id="2", input={"n": 2})).result(SECONDS)
+    assert seen == [span.get_span_context().trace_id, 0]
 
 
 def test_the_synchronous_client_runs_and_starts(site: Site) -> None:
