@@ -10,6 +10,7 @@ says more than the clock on the wall.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -30,10 +31,11 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 class Site:
     """A running `rescind dev`, and an admin's way to it."""
 
-    def __init__(self, url: str, token: str, pid: int) -> None:
+    def __init__(self, url: str, token: str, pid: int, database_url: str) -> None:
         self.url = url
         self.token = token
         self.pid = pid
+        self.database_url = database_url
         self.api = Api(url, token, ENVIRONMENT)
 
     def settings(self, state_dir: Path, instance: str | None = None) -> ClientSettings:
@@ -70,7 +72,9 @@ def system(*options: str) -> Iterator[Site]:
                 if url is None:
                     raise SystemExit("the server did not start")
                 lines = (Path(folder) / "rescind.env").read_text().splitlines()
-                site = Site(url, dict(line.split("=", 1) for line in lines)["RESCIND_TOKEN"], process.pid)
+                written = dict(line.split("=", 1) for line in lines)
+                database_url = shlex.split(written["RESCIND_DATABASE_URL"])[0]
+                site = Site(url, written["RESCIND_TOKEN"], process.pid, database_url)
                 site.put()
                 yield site
                 site.api.close()

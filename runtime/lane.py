@@ -34,7 +34,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Route(Struct, frozen=True):
-    """A handler, for whoever has one of the scopes in the environment."""
+    """A handler, for whoever has one of the scopes in the environment; `work:*` is any scope that begins so."""
 
     scopes: Sequence[str]
     handler: Handler
@@ -76,8 +76,14 @@ class Lane:
         """Who asks, if that was known a moment ago and they may."""
         token = bearer(scope["headers"])
         principal = None if token is None else self._verifier.cached(token)
-        may = principal is not None and any(principal.allows(one, unquote(environment)) for one in route.scopes)
+        may = principal is not None and any(_allows(principal, one, unquote(environment)) for one in route.scopes)
         return principal if may else None
+
+
+def _allows(principal: Principal, scope: str, environment: str) -> bool:
+    if not scope.endswith("*"):
+        return principal.allows(scope, environment)
+    return any(principal.allows(one, environment) for one in principal.scopes if one.startswith(scope[:-1]) or one == "admin")
 
 
 def is_plain(scope: Scope) -> bool:

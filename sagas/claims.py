@@ -89,6 +89,7 @@ def trial_of(row: Record, rules: Rules) -> Trial:
         doubtful=row["doubtful"],
         since_first_seconds=row["since_first_seconds"],
         window_seconds=rules.provider_window_seconds,
+        age_seconds=None if row["attempt_base"] else rules.retry.age_seconds,
     )
 
 

@@ -211,7 +211,7 @@ class Drive:
     async def _settle(self, row: Record) -> float | None:
         """Count; then settled, or waiting for people or for records that instances may hold, or look at what is missing."""
         tools = self._tools
-        if row["state"] == "settled":
+        if row["state"] == "settled" or row["carries"] == "instances":
             return None
         if row["state"] == "paused" or self._weighed == (row["version"], self._news):
             return tools.poll_seconds

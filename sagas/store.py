@@ -167,8 +167,13 @@ async def rollbacks(connection: Connection, flags: Iterable[FlagName]) -> dict[F
     return found
 
 
-async def admit(connection: Connection, effects: Sequence[NewEffect], window_ms: int) -> set[UUID]:
-    """Write new effects and their keys. Returns the ids written: who is missing lost a race for the key."""
+async def admit(
+    connection: Connection, effects: Sequence[NewEffect], window_ms: int, *, follows_reports: bool = False
+) -> set[UUID]:
+    """Write new effects and their keys. Returns the ids written: who is missing lost a race for the key.
+
+    `follows_reports`: in a transaction that records outcomes too; these effects come after what was completed in it (P14).
+    """
     asks = [effect.ask for effect in effects]
     rows = await connection.fetch(
         QUERIES.admit,
@@ -197,12 +202,15 @@ async def admit(connection: Connection, effects: Sequence[NewEffect], window_ms:
         [effect.token for effect in effects],
         [ask.lease_seconds for ask in asks],
         float(window_ms),
+        follows_reports,
     )
     return {row["id"] for row in rows}
 
 
-async def admit_again(connection: Connection, attempts: Sequence[NextAttempt], window_ms: int) -> set[UUID]:
-    """Write next attempts and renewed windows. Returns the ids written."""
+async def admit_again(
+    connection: Connection, attempts: Sequence[NextAttempt], window_ms: int, *, follows_reports: bool = False
+) -> set[UUID]:
+    """Write next attempts and renewed windows. Returns the ids written. `follows_reports`: see `admit`."""
     rows = await connection.fetch(
         QUERIES.admit_again,
         [one.effect_id for one in attempts],
@@ -215,6 +223,7 @@ async def admit_again(connection: Connection, attempts: Sequence[NextAttempt], w
         [one.variant for one in attempts],
         [one.revision[0] for one in attempts],
         [one.revision[1] for one in attempts],
+        follows_reports,
     )
     return {row["id"] for row in rows}
 

@@ -60,23 +60,30 @@ class TaskService:
         bell.set()
 
     async def claim(
-        self, environment: str, request: TaskClaim, principal: Principal, right: Right | None = None
+        self,
+        environment: str,
+        request: TaskClaim,
+        principal: Principal,
+        right: Right | None = None,
+        gone: asyncio.Event | None = None,
     ) -> TaskClaimAnswer:
-        """Begin up to `limit` compensations for the worker; wait up to `wait_seconds` for the first.
+        """Begin up to `limit` compensations for the worker; wait up to `wait_seconds` for the first. Once `gone`, begin none.
 
         Raises `Problem` 403, 401 for who loses the right while waiting (it is looked at before each attempt to claim), and 404
         where the saga is not registered when the wait is over: a worker may start before it is.
         """
         principal.require(f"work:{request.saga}", environment)
         deadline = self._clock.monotonic() + request.wait_seconds
-        await self._greet(environment, request)
+        await self.greet(environment, request)
         while True:
             bell = self._bell
-            tasks = await self._claim(environment, request)
+            if gone is not None and gone.is_set():
+                return TaskClaimAnswer(tasks=[])
+            tasks = await self.take(environment, request)
             left = deadline - self._clock.monotonic()
             if tasks or left <= 0:
                 if not tasks:
-                    await self._require_registered(environment, request.saga)
+                    await self.require_registered(environment, request.saga)
                 return TaskClaimAnswer(tasks=tasks)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, POLL_SECONDS)):
@@ -121,7 +128,8 @@ class TaskService:
             rows = await connection.fetch(QUERIES.keep, environment, ids, tokens, beat.lease_seconds)
         return [str(row["id"]) for row in rows]
 
-    async def _greet(self, environment: str, request: TaskClaim) -> None:
+    async def greet(self, environment: str, request: TaskClaim) -> None:
+        """Note that the worker lives, and have what waited for one tried again."""
         async with self._pg.transaction() as connection:
             await connection.execute(QUERIES.seen, environment, request.worker, request.saga, request.versions, request.steps)
             rows = await connection.fetch(QUERIES.revive, environment, request.saga, request.versions, request.steps)
@@ -129,7 +137,8 @@ class TaskService:
                 await connection.execute(QUERIES.follow_revival, [row["id"] for row in rows])
                 await connection.execute(QUERIES.reopen, sorted({row["rollback_id"] for row in rows}))
 
-    async def _require_registered(self, environment: str, saga: str) -> None:
+    async def require_registered(self, environment: str, saga: str) -> None:
+        """Raise `Problem` 404 where there is no such saga."""
         async with self._pg.connection() as connection:
             if await definitions.versions(connection, environment, saga):
                 return
@@ -143,9 +152,11 @@ class TaskService:
             next_step="register its definition (`rescind sagas register FILE`), or start a client with `sagas=[...]`",
         )
 
-    async def _claim(self, environment: str, request: TaskClaim) -> list[Task]:
+    async def take(self, environment: str, request: TaskClaim) -> list[Task]:
+        """Begin up to `limit` compensations for the worker, without waiting."""
         async with self._pg.connection() as connection:
-            rollbacks = [row["id"] for row in await connection.fetch(QUERIES.running_rollbacks, environment)]
+            rows = await connection.fetch(QUERIES.running_rollbacks, environment, request.saga, request.versions, request.steps)
+        rollbacks = [row["id"] for row in rows]
         worker = WorkerFilter(saga=request.saga, versions=request.versions, steps=request.steps)
         tasks: list[Task] = []
         for rollback_id in rollbacks:
@@ -191,7 +202,7 @@ def _outcome(report: TaskReport) -> Outcome:
     match report.outcome:
         case "succeeded":
             return Done(proof={"proof": report.proof})
-        case "failed":
+        case "failed" | "not_started":
             return NotYet(error=plain(report.error))
         case "unknown":
             return Doubt(evidence={"error": report.error})

@@ -29,6 +29,7 @@ from runtime.tracing import TracingMiddleware
 from sagas.http import lane as effect_lane
 from sagas.http import ledger as ledger_routes
 from sagas.http.environments import Environments
+from sagas.http.instances import InstanceController
 from sagas.http.tasks import TaskController
 from server.http.decisions import DecisionController
 from server.http.health import HealthApp
@@ -119,7 +120,7 @@ def short_ways(parts: Parts) -> dict[str, Route]:
         if "flags" in parts.settings.roles
         else {}
     )
-    effects = effect_lane.routes(parts.ledger) if "sagas" in parts.settings.roles else {}
+    effects = effect_lane.routes(parts.ledger, parts.tasks) if "sagas" in parts.settings.roles else {}
     return {**beats, **effects}
 
 
@@ -175,6 +176,9 @@ def saga_routers(parts: Parts) -> list[Router]:
             principal.require("work", environment)
         return principal
 
+    async def anyone(request: AnyRequest) -> Principal:
+        return await parts.verifier.verify(bearer(request.scope["headers"]))
+
     environments = Environments(parts.kills.environments)
     tasks = Router(
         path="/", route_handlers=[TaskController],
@@ -184,7 +188,14 @@ def saga_routers(parts: Parts) -> list[Router]:
         },
     )  # fmt: skip
     ledger = ledger_routes.build(pg=parts.pg, ledger=parts.ledger, verifier=parts.verifier, environments=environments)
-    return [ledger, tasks]
+    instances = Router(
+        path="/", route_handlers=[InstanceController],
+        dependencies={
+            "principal": Provide(anyone), "right": right_of(parts), "instances": given(parts.saga_instances),
+            "environments": given(environments), "pg": given(parts.pg),
+        },
+    )  # fmt: skip
+    return [ledger, tasks, instances]
 
 
 def right_of(parts: Parts) -> Provide:

@@ -31,6 +31,11 @@ from sagas import fences
 from sagas.coordinator import Coordinator
 from sagas.decisions import Decisions
 from sagas.executors import Executors
+from sagas.instances.bells import Bells
+from sagas.instances.engine import Engine
+from sagas.instances.keeper import Keeper
+from sagas.instances.service import Instances as SagaInstances
+from sagas.instances.work import Work
 from sagas.ledger import Ledger
 from sagas.tasks import TaskService
 from server.http.streams import Streams
@@ -70,7 +75,16 @@ class Parts:
         self.executors = Executors(self.clock)
         self.coordinator = Coordinator(pg, self.clock, self.entropy, identity_of(), self.executors)
         self.decisions = Decisions(pg)
-        self.tasks = TaskService(pg, self.clock, self.entropy)
+        self.bells = Bells()
+        self.engine = Engine(pg, self.clock, self.entropy, on_news=self.bells.news)
+        self.tasks = Work(
+            pg, self.clock, self.engine, TaskService(pg, self.clock, self.entropy), self.ledger, self.bells,
+            expect_open=self.recovery.expect_open,
+        )  # fmt: skip
+        self.saga_instances = SagaInstances(
+            pg, self.clock, self.engine, self.bells, self.decisions, expect_open=self.recovery.expect_open
+        )
+        self.keeper = Keeper(pg, self.clock, self.engine, self.coordinator.leases, self.bells)
         self.containment = ContainmentWatch(pg, self.clock)
         self.kills = Kills(pg, self.entropy, self.recovery, self._after_commit, self.nudge)
         self.changes = ChangeLists(self.flags, self.kills, self.entropy)
@@ -149,7 +163,9 @@ class Parts:
         if "flags" in self.settings.roles:
             starting.append((self.scheduler.start, self.scheduler.stop))
         if "sagas" in self.settings.roles:
+            starting.append((self.engine.start, self.engine.stop))
             starting.append((self.coordinator.start, self.coordinator.stop))
+            starting.append((self.keeper.start, self.keeper.stop))
         for start, stop in starting:
             await start()
             self._stops.append(stop)

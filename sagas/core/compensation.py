@@ -43,6 +43,7 @@ class Reason(StrEnum):
     INTERRUPTED = "interrupted"
     IN_DOUBT = "in_doubt"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    AGE_EXHAUSTED = "age_exhausted"
     WINDOW_PASSED = "provider_window_passed"
     REFUSED = "refused"
     NO_DEFINITION = "no_definition"
@@ -92,6 +93,8 @@ class Trial(Struct, frozen=True, kw_only=True):
     doubtful: bool
     since_first_seconds: float
     window_seconds: float
+    age_seconds: float | None = None
+    """No attempt is laid down to begin later than this after the first; null: no limit, or a person said to try again."""
 
 
 def after(trial: Trial, event: Event, *, delay_seconds: float) -> Move:
@@ -112,6 +115,8 @@ def after(trial: Trial, event: Event, *, delay_seconds: float) -> Move:
             reason = Reason.WINDOW_PASSED
         elif trial.attempt >= trial.attempts_max:
             reason = Reason.ATTEMPTS_EXHAUSTED
+        elif trial.age_seconds is not None and trial.since_first_seconds + delay_seconds >= trial.age_seconds:
+            reason = Reason.AGE_EXHAUSTED
     state = State.DUE if reason is None else State.WAITING
     return Move(state, doubtful=doubtful, keeps_subject=doubtful, reason=reason)
 

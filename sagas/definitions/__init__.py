@@ -2,6 +2,7 @@
 
 from sagas.definitions.check import check, parse
 from sagas.definitions.document import (
+    Act,
     Compensation,
     Definition,
     Email,
@@ -11,13 +12,16 @@ from sagas.definitions.document import (
     Retry,
     SagaDefinition,
     StepDefinition,
+    Wait,
     Webhook,
     Worker,
     encode,
     semantics_hash,
 )
+from sagas.definitions.plans import plan_of
 
 __all__ = [
+    "Act",
     "Compensation",
     "Definition",
     "Email",
@@ -27,10 +31,12 @@ __all__ = [
     "Retry",
     "SagaDefinition",
     "StepDefinition",
+    "Wait",
     "Webhook",
     "Worker",
     "check",
     "encode",
     "parse",
+    "plan_of",
     "semantics_hash",
 ]

@@ -19,6 +19,7 @@ from sagas.definitions.document import (
     StepDefinition,
     Webhook,
 )
+from sagas.definitions.running import NOT_OFFERED, SILENCE, doing, groups, names, not_offered, order, retries, waits
 
 
 def check(document: object) -> list[Fault]:
@@ -48,22 +49,12 @@ def _saga(saga: SagaDefinition) -> Iterator[Fault]:
             yield Fault(pointer=f"/steps/{index}/name", detail=f"{step.name!r} is already step {first}", code="duplicate")
         yield from _key(step.key, f"/steps/{index}/key")
         yield from _undoing(step, f"/steps/{index}")
-    yield from _order(saga.steps)
-
-
-def _order(steps: list[StepDefinition]) -> Iterator[Fault]:
-    """Compensatable steps, then at most one pivot, then what must go forward; irreversible ones anywhere."""
-    pivots = [index for index, step in enumerate(steps) if step.step_class == "pivot"]
-    for index in pivots[1:]:
-        yield Fault(pointer=f"/steps/{index}/class", detail=f"step {pivots[0]} is the pivot already", code="second_pivot")
-    for index, step in enumerate(steps):
-        past = bool(pivots) and index > pivots[0]
-        if step.step_class == "compensatable" and past:
-            yield Fault(
-                pointer=f"/steps/{index}/class", detail="after the pivot a step is retriable or irreversible", code="order"
-            )
-        if step.step_class == "retriable" and not past:
-            yield Fault(pointer=f"/steps/{index}/class", detail="a retriable step comes after a pivot", code="order")
+        yield from doing(step, f"/steps/{index}/act")
+    yield from order(saga.steps)
+    yield from groups(saga.steps)
+    yield from names(saga.steps)
+    yield from waits(saga)
+    yield from not_offered(saga)
 
 
 def _undoing(step: StepDefinition | KindDefinition, at: str) -> Iterator[Fault]:
@@ -90,7 +81,7 @@ def _undoing(step: StepDefinition | KindDefinition, at: str) -> Iterator[Fault]:
         yield Fault(
             pointer=f"{at}/in_doubt",
             detail=f"a request is not repeated by the coordinator: use {instead}, or wait for a person to decide",
-            code="not_offered",
+            code=NOT_OFFERED,
         )
     if step.in_doubt == "assume_done" and isinstance(step.compensation, Refund):
         yield Fault(pointer=f"{at}/in_doubt", detail="a refund is not harmless where nothing was captured", code="not_harmless")
@@ -98,8 +89,9 @@ def _undoing(step: StepDefinition | KindDefinition, at: str) -> Iterator[Fault]:
         yield Fault(
             pointer=f"{at}/currency_code", detail="either a payload field (currency) or a code for all", code="ambiguous"
         )
-    if step.retry.cap_seconds < step.retry.first_seconds:
-        yield Fault(pointer=f"{at}/retry/cap_seconds", detail="is below first_seconds", code="range")
+    if step.heartbeat_timeout_seconds is not None:
+        yield Fault(pointer=f"{at}/heartbeat_timeout_seconds", detail=SILENCE, code=NOT_OFFERED)
+    yield from retries(step.retry, f"{at}/retry")
     yield from _templates(step.compensation, f"{at}/compensation")
     yield from _templates(step.notice, f"{at}/notice")
 

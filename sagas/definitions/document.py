@@ -1,7 +1,8 @@
 """How product teams say what undoes an effect: the documents of sagas and of loose kinds (P15).
 
 A definition is data, pinned by name and version, so that an effect can be undone after the code that did it has been rolled
-back. `retry`, `timeout_seconds` and `pace` are tuned beside the version; everything else is what the version means.
+back. `retry`, `timeout_seconds` and `pace` are tuned beside the version, those of `act` too; everything else is what it means.
+Fields beside a step's `act` speak of undoing it, those under it of doing it (docs/decisions/0024).
 """
 
 from __future__ import annotations
@@ -17,12 +18,19 @@ from rescind.wire import Key, Name
 Text = Annotated[str, Meta(min_length=1, max_length=65_536)]
 Line = Annotated[str, Meta(min_length=1, max_length=998)]
 Kind = Annotated[str, Meta(min_length=1, max_length=128)]
+Argument = Annotated[str, Meta(min_length=1, max_length=128)]
 Seconds = Annotated[float, Meta(ge=0, le=90 * 86_400)]
 StepClass = Literal["compensatable", "pivot", "retriable", "irreversible"]
 Guarantee = Literal["at_least_once", "at_most_once"]
 InDoubt = Literal["look_up", "same_key", "assume_done", "wait"]
+ActInDoubt = Literal["again", "look_up", "assume_done", "wait"]
+OnKill = Literal["compensate_now", "finish_then_compensate", "finish", "ignore"]
+OnDeadline = Literal["undo", "go_on"]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
 
 STEPS_MAX = 64
+WAITS_MAX = 64
+ARGUMENTS_MAX = 64
 AMOUNT_MAX = 10**15
 """In minor units. What is beyond it is a mistake, or meant to do harm: nobody refunds it by itself."""
 TUNED = ("retry", "timeout_seconds", "pace")
@@ -74,12 +82,14 @@ Compensation = Refund | Email | Webhook | Worker
 
 
 class Retry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How long to wait before attempt n + 1: first, times factor each time, never more than the cap."""
+    """How long to wait before attempt n + 1: first, times factor each time, never more than the cap, with full jitter."""
 
     first_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 1.0
     factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
     cap_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
     attempts_max: Annotated[int, Meta(ge=1, le=10_000)] = 20
+    age_seconds: Annotated[float, Meta(gt=0, le=90 * 86_400)] | None = None
+    """No attempt is laid down to begin later than this after the first; null is no limit of its own."""
 
 
 class Pace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -119,6 +129,8 @@ class _Undoing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     lease_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     retry: Retry = Retry()
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
+    heartbeat_timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    """Known and refused: how long a worker may be silent is said by the worker, as its lease."""
     pace: Pace = Pace()
     proof_of_failure: Annotated[list[Line], Meta(max_length=64)] = []
     """Names of the errors that prove that nothing was done (P10)."""
@@ -144,12 +156,62 @@ class _Undoing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         return amount, currency.upper() if isinstance(currency, str) else None
 
 
+def _fill(of: Struct, name: str, value: str) -> None:
+    msgspec.structs.force_setattr(of, name, value)
+
+
+class Act(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a step is done, by `client.run` and `client.start`."""
+
+    guarantee: Guarantee = "at_least_once"
+    """Whether the step may be begun again under its key when its outcome is not known."""
+    in_doubt: ActInDoubt | None = None
+    """Null reads as `again`, under the same key, while the provider's window lasts; of what is done at most once as `wait`."""
+    retry: Retry = Retry()
+    timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 10.0
+    """The function is cancelled after it; the step is then in doubt."""
+    heartbeat_timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    """Known and refused, as beside `act`."""
+    pace: Pace = Pace()
+    """Known and refused: steps are not paced yet, their undoing is."""
+
+    def __post_init__(self) -> None:
+        if self.in_doubt is None:
+            _fill(self, "in_doubt", "again" if self.guarantee == "at_least_once" else "wait")
+
+
 class StepDefinition(_Undoing, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One step of a saga."""
 
     name: Name
     key: Line
     """Template of the idempotency key over the saga's input, as in `capture:{order_id}`."""
+    arguments: Annotated[list[Argument], Meta(max_length=ARGUMENTS_MAX)] = []
+    """What it is given, by name: the result of an earlier step of that name, else the input's value. Without any: nothing."""
+    group: Name | None = None
+    """Neighbours that name the same group run beside each other."""
+    act: Act = Act()
+
+
+class Wait(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What an instance waits for before a step, and before all of the step's group; several one after another. Exactly one of
+    `delay_seconds`, `event` and `approval` says what."""
+
+    name: Name
+    before: Name
+    delay_seconds: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
+    event: bool = False
+    """Until the event of this name is told."""
+    approval: bool = False
+    """Until a person agrees; one who refuses turns the instance back."""
+    deadline_seconds: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
+    on_deadline: OnDeadline = "undo"
+
+    @property
+    def whats(self) -> list[Literal["delay", "event", "approval"]]:
+        """What it says that it waits for; of a sound one there is one."""
+        said: list[Literal["delay", "event", "approval"]] = ["delay"] if self.delay_seconds is not None else []
+        return said + (["event"] if self.event else []) + (["approval"] if self.approval else [])
 
 
 class SagaDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -160,6 +222,14 @@ class SagaDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     flag: Key
     steps: Annotated[list[StepDefinition], Meta(min_length=1, max_length=STEPS_MAX)]
     description: Annotated[str, Meta(max_length=4096)] = ""
+    waits: Annotated[list[Wait], Meta(max_length=WAITS_MAX)] = []
+    on_kill: OnKill = "compensate_now"
+    """Of running instances when the flag is killed. Others than the default are known and refused (P8)."""
+    ordered_by_subject: bool = False
+    """Known and refused, as the two below."""
+    retention_days: Annotated[int, Meta(ge=1, le=3_660)] | None = None
+    approve_above: dict[Currency, Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]] = {}
+    """In minor units per currency."""
 
     def step(self, name: str | None) -> StepDefinition | None:
         """The step of this name, or null."""
@@ -177,10 +247,6 @@ class KindDefinition(_Undoing, frozen=True, kw_only=True, forbid_unknown_fields=
 Definition = SagaDefinition | KindDefinition
 
 
-def _fill(of: Struct, name: str, value: str) -> None:
-    msgspec.structs.force_setattr(of, name, value)
-
-
 def semantics_hash(definition: Definition) -> bytes:
     """32 bytes that are equal for two documents of one meaning: defaults written out or not, tuned differently or not."""
     document = msgspec.to_builtins(definition)
@@ -188,7 +254,24 @@ def semantics_hash(definition: Definition) -> bytes:
     for part in (document, *document.get("steps", [])):
         for name in TUNED:
             part.pop(name, None)
+    for step, part in zip(getattr(definition, "steps", ()), document.get("steps", ()), strict=True):
+        part.pop("arguments", None)
+        part.pop("act", None)
+        if meant := _meant(step.act):
+            part["act"] = meant
     return hashlib.sha256(msgspec.json.encode(document, order="deterministic")).digest()
+
+
+def _meant(act: Act) -> dict[str, str]:
+    """What is not tuned of it, where it is not the default."""
+    default, said = Act(), ("guarantee", "in_doubt")
+    return {name: getattr(act, name) for name in said if getattr(act, name) != getattr(default, name)}
+
+
+def arguments_of(definition: Definition) -> dict[str, list[str]]:
+    """What its steps are given, by step, where they say it. Not part of the meaning's hash: a release before them knew none."""
+    steps = definition.steps if isinstance(definition, SagaDefinition) else []
+    return {step.name: step.arguments for step in steps if step.arguments}
 
 
 def encode(definition: Definition) -> dict[str, Any]:

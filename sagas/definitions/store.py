@@ -22,6 +22,7 @@ from sagas.definitions.document import (
     Refund,
     SagaDefinition,
     Webhook,
+    arguments_of,
     encode,
     semantics_hash,
 )
@@ -29,6 +30,9 @@ from sagas.definitions.document import (
 QUERIES = Queries.load("sagas", "definitions")
 SUGGESTIONS_MAX = 1_000
 CATALOGUE_MAX = 4_096
+WARNED_MAX = 16
+ALIVE_SECONDS = 60.0
+"""A worker that has asked for tasks since then is alive."""
 
 
 class Stored(Struct, frozen=True, kw_only=True):
@@ -56,21 +60,44 @@ Put = Literal["created", "tuned", "unchanged", "differs"]
 async def put(connection: asyncpg.Connection, environment: str, definition: Definition, *, actor: str) -> Put:
     """Keep a definition. `differs`: this version is taken and means something else; nothing was changed.
 
-    Retry, timeout and pace of a version that means the same are replaced: `tuned`.
+    Retry, timeout and pace of a version that means the same are replaced: `tuned`. So are arguments that nobody has said yet.
     """
     is_kind = isinstance(definition, KindDefinition)
     name = definition.kind if isinstance(definition, KindDefinition) else definition.saga
-    document, meaning = encode(definition), semantics_hash(definition)
+    document, meaning, said = _bare(encode(definition)), semantics_hash(definition), arguments_of(definition)
     place = (environment, name, is_kind, definition.version)
-    if await connection.fetchval(QUERIES.insert, *place, document, meaning, actor) is not None:
+    if await connection.fetchval(QUERIES.insert, *place, document, said, meaning, actor) is not None:
         return "created"
     standing = await get(connection, environment, name, definition.version, is_kind=is_kind)
-    if standing is None or standing.semantics_hash != meaning:
+    if standing is None or not agrees(standing, definition):
         return "differs"
-    if standing.document == document:
+    if _bare(standing.document) == document and (not said or said == arguments_of(standing.definition)):
         return "unchanged"
-    tuned = await connection.fetchval(QUERIES.tune, *place, document, meaning)
+    tuned = await connection.fetchval(QUERIES.tune, *place, document, said, meaning)
     return "differs" if tuned is None else "tuned"
+
+
+def agrees(standing: Stored, definition: Definition) -> bool:
+    """Whether a definition means what is kept under its version. Who says no arguments, as 0.1.0, agrees with any."""
+    kept, said = arguments_of(standing.definition), arguments_of(definition)
+    return standing.semantics_hash == semantics_hash(definition) and (not kept or not said or kept == said)
+
+
+def _bare(document: dict[str, Any]) -> dict[str, Any]:
+    """Without arguments, which are kept beside it."""
+    if "steps" not in document:
+        return document
+    steps = [{name: value for name, value in step.items() if name != "arguments"} for step in document["steps"]]
+    return {**document, "steps": steps}
+
+
+def _whole(document: dict[str, Any], arguments: dict[str, list[str]]) -> dict[str, Any]:
+    if not arguments:
+        return document
+    steps = [
+        {**step, "arguments": arguments[step["name"]]} if step["name"] in arguments else step for step in document["steps"]
+    ]
+    return {**document, "steps": steps}
 
 
 async def get(
@@ -110,7 +137,7 @@ def _stored(row: Any) -> Stored:
         name=row["name"],
         is_kind=row["is_kind"],
         version=row["version"],
-        document=row["document"],
+        document=_whole(row["document"], row["arguments"]),
         semantics_hash=row["semantics_hash"],
         created_by=row["created_by"],
         created_at=row["created_at"],
@@ -138,6 +165,26 @@ async def missing_connections(connection: asyncpg.Connection, environment: str, 
         for at, compensation in _reaching_out(definition)
         if await connections.get(connection, environment, compensation.connection) is None
     ]
+
+
+async def unserved_versions(connection: asyncpg.Connection, environment: str, saga: str, version: str) -> list[Fault]:
+    """What is left without a handler when `version` is registered: itself, where live workers serve others only, and other
+    versions with steps that lie ready."""
+    served = [row["version"] for row in await connection.fetch(QUERIES.served, environment, saga, ALIVE_SECONDS, WARNED_MAX)]
+    rows = await connection.fetch(QUERIES.unserved, environment, saga, ALIVE_SECONDS, WARNED_MAX)
+    faults = [
+        Fault(
+            pointer="/version",
+            detail=f"steps of version {row['version']!r} lie ready, and no live worker serves it",
+            code="no_worker",
+        )
+        for row in rows
+        if row["has_ready"]
+    ]
+    if served and version not in served:
+        detail = f"live workers serve {', '.join(served)}, none serves {version!r}: what is for a worker waits until one does"
+        faults.insert(0, Fault(pointer="/version", detail=detail, code="no_worker"))
+    return faults
 
 
 def _not_yet(name: str) -> str:

@@ -69,3 +69,11 @@ def refused(faults: Sequence[Fault], title: str = "The document has faults") -> 
     count = len(faults)
     detail = faults[0].detail if count == 1 else f"{count} faults, each with its pointer in `errors`"
     return Problem(422, Code.INVALID, title, detail, faults)
+
+
+async def read_checked(request: AnyRequest, kind: type[T]) -> T:
+    """The body as `kind`, of what people write: raises as `read` does, and `Problem` 422 for what cannot be stored."""
+    value = await read(request, kind)
+    if faults := nul_faults(msgspec.to_builtins(value), await request.body()):
+        raise refused([Fault(pointer=one.pointer, code=one.code, detail=one.detail) for one in faults])
+    return value

@@ -15,7 +15,7 @@ from runtime.errors import Code
 from runtime.postgres import Connection, Postgres
 from runtime.problem import Problem, suggest
 from runtime.tokens import Principal
-from sagas.definitions import Definition, parse, semantics_hash
+from sagas.definitions import Definition, KindDefinition, parse, semantics_hash
 from sagas.definitions import store as definitions
 from sagas.definitions.store import Stored
 from sagas.http.bodies import LIMIT_MAX, AnyRequest, answer, read_document, refused
@@ -151,6 +151,7 @@ async def _write(
         if dry_run:
             await _require_same(connection, environment, definition, path, is_kind=is_kind)
             warnings = await definitions.missing_connections(connection, environment, definition)
+            warnings += await _unserved(connection, environment, definition)
             return answer(request, {"ok": True, **path, "warnings": warnings})
         outcome = await definitions.put(connection, environment, definition, actor=principal.name)
         if outcome == "differs":
@@ -167,8 +168,16 @@ async def _write(
                 detail={"semantics_hash": semantics_hash(definition).hex()},
             )
         stored = await definitions.get(connection, environment, name, path["version"], is_kind=is_kind)
+        warnings = await _unserved(connection, environment, definition) if outcome == "created" else []
     assert stored is not None
-    return answer(request, {**_shown(stored), "outcome": outcome}, 201 if outcome == "created" else 200)
+    shown = {**_shown(stored), "outcome": outcome, **({"warnings": warnings} if warnings else {})}
+    return answer(request, shown, 201 if outcome == "created" else 200)
+
+
+async def _unserved(connection: Connection, environment: str, definition: Definition) -> list[Fault]:
+    if isinstance(definition, KindDefinition):
+        return []
+    return await definitions.unserved_versions(connection, environment, definition.saga, definition.version)
 
 
 async def _require_same(
@@ -176,7 +185,7 @@ async def _require_same(
 ) -> None:
     name = path["kind" if is_kind else "saga"]
     standing = await definitions.get(connection, environment, name, path["version"], is_kind=is_kind)
-    if standing is not None and standing.semantics_hash != semantics_hash(definition):
+    if standing is not None and not definitions.agrees(standing, definition):
         raise _differs(path)
 
 

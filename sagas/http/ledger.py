@@ -12,6 +12,7 @@ from sagas.http.connections import ConnectionController
 from sagas.http.definitions import DefinitionController
 from sagas.http.effects import EffectController
 from sagas.http.environments import Environments
+from sagas.http.schemas import SchemaController
 from sagas.ledger import Ledger
 
 
@@ -23,7 +24,7 @@ def build(*, pg: Postgres, ledger: Ledger, verifier: Verifier, environments: Env
 
     return Router(
         path="/",
-        route_handlers=[EffectController, DefinitionController, ConnectionController],
+        route_handlers=[EffectController, DefinitionController, SchemaController, ConnectionController],
         request_max_body_size=BODY_BYTES_MAX,
         dependencies={
             "principal": Provide(principal),

@@ -30,7 +30,12 @@ TRIES_MAX = 100
 FLUSH_SECONDS = 30.0
 CLOSE_SECONDS = 2.0
 
-AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+
+class Moved(Exception):  # noqa: N818 - what happened, not what went wrong
+    """What a flush looked at without locks is not what it found under them: nothing was written, and it looks again."""
+
+
+AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError, Moved)
 SHORT = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError, asyncpg.OperatorInterventionError)
 """The database's own trouble, no item's."""
 LOST = (*AWAY, asyncpg.InterfaceError, ConnectionError)

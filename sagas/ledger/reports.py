@@ -154,7 +154,9 @@ def _second(report: Report, effect: Reported, name: UUID) -> Second:
 def _may_be_claimed(effect: Reported, change: Change, place: Place, rollbacks: dict[FlagName, list[Standing]]) -> bool:
     """Whether a rollback may have looked at this effect before: it, or whoever claims its saga instance, looks again."""
     recorded = effect.recorded
-    if recorded.is_off or (change.status is None and change.evidence_json is None and change.extend_seconds is None):
+    if (recorded.is_off and recorded.disposition is None) or (
+        change.status is None and change.evidence_json is None and change.extend_seconds is None
+    ):
         return False
     return recorded.disposition is not None or any(one.is_closed for flag in place.flags for one in rollbacks.get(flag, ()))
 

@@ -1,10 +1,15 @@
 -- Driving rollbacks from their rows: what is open, the drain barrier, the passage from state to state.
 
 -- name: open
--- The rollbacks of these ranges that ask for something.
+-- The rollbacks of these ranges that ask for something. One that stands for instances never settles: it asks while there is work.
 SELECT r.id, sagas.lease_range(r.id) AS range
 FROM sagas.rollbacks AS r
 WHERE r.state <> 'settled' AND sagas.lease_range(r.id) = ANY($1::integer [])
+    AND (r.carries = 'kill'
+        OR EXISTS (SELECT FROM sagas.compensations AS c WHERE c.rollback_id = r.id AND c.state = 'due')
+        OR EXISTS (SELECT FROM sagas.compensations AS c
+            WHERE c.environment = r.environment AND c.rollback_id = r.id AND c.state = 'running')
+        OR EXISTS (SELECT FROM sagas.dispositions AS d WHERE d.rollback_id = r.id AND d.judge_at IS NOT NULL))
 UNION
 SELECT l.rollback_id, sagas.lease_range(l.rollback_id)
 FROM sagas.late AS l
@@ -14,7 +19,7 @@ LIMIT $2
 -- name: present
 SELECT
     r.id, r.environment, r.state, r.version, r.compensate, r.grace_seconds, r.paused, r.reason, r.incident, r.outcome,
-    r.cancelled_by, r.cancelled_reason, r.closed_at, r.drained_at, r.enumerated_at, sagas.is_held_open(r) AS is_held_open,
+    r.cancelled_by, r.cancelled_reason, r.closed_at, r.drained_at, r.enumerated_at, sagas.is_held_open(r) AS is_held_open, r.carries,
     extract(EPOCH FROM r.grace_until - clock_timestamp())::double precision AS grace_left_seconds,
     (SELECT count(*) FROM sagas.rollback_flags AS f WHERE f.rollback_id = r.id AND f.closed_at IS NULL)::integer AS flags_unclosed,
     EXISTS (SELECT FROM sagas.rollback_flags AS f WHERE f.rollback_id = r.id AND NOT f.enumerated) AS is_unenumerated,

@@ -4,7 +4,7 @@
 SELECT id, environment, state, version, paused, cancelled_by, outcome FROM sagas.rollbacks WHERE id = $1
 
 -- name: near
-SELECT id::text FROM sagas.rollbacks ORDER BY id DESC LIMIT 200
+SELECT id::text FROM sagas.rollbacks WHERE carries = 'kill' ORDER BY id DESC LIMIT 200
 
 -- name: pause
 UPDATE sagas.rollbacks SET paused = true, version = version + 1

@@ -91,12 +91,15 @@ WITH asked AS (
 )
 INSERT INTO sagas.effects (
     id, environment, kind, key, generation, flag, variant, is_off, revision_generation, revision, epoch, attributes,
-    saga, saga_version, saga_instance, step, kind_version, subject, payload, instance_id, token, start_until, lease_until)
+    saga, saga_version, saga_instance, step, kind_version, subject, payload, instance_id, token, start_until, lease_until,
+    admitted_at)
 SELECT
     a.id, a.environment, a.kind, a.key, a.generation, a.flag, a.variant, a.is_off, a.revision_generation, a.revision, a.epoch,
     a.attributes::jsonb, a.saga, a.saga_version, a.saga_instance, a.step, a.kind_version, a.subject, a.payload::jsonb,
     a.instance_id, a.token, clock_timestamp() + $25::double precision * interval '1 millisecond',
-    clock_timestamp() + a.lease_seconds * interval '1 second'
+    clock_timestamp() + a.lease_seconds * interval '1 second',
+    -- what the same transaction records as completed was completed before
+    CASE WHEN $26::boolean THEN clock_timestamp() ELSE now() END
 FROM asked AS a
 WHERE a.id IN (SELECT effect_id FROM won)
 RETURNING id
@@ -119,7 +122,7 @@ UPDATE sagas.effects AS e SET
     variant = CASE WHEN e.attempt = a.attempt THEN e.variant ELSE a.variant END,
     revision_generation = CASE WHEN e.attempt = a.attempt THEN e.revision_generation ELSE a.revision_generation END,
     revision = CASE WHEN e.attempt = a.attempt THEN e.revision ELSE a.revision END,
-    admitted_at = CASE WHEN e.attempt = a.attempt THEN e.admitted_at ELSE now() END
+    admitted_at = CASE WHEN e.attempt = a.attempt THEN e.admitted_at WHEN $11::boolean THEN clock_timestamp() ELSE now() END
 FROM unnest(
     $1::uuid [], $2::uuid [], $3::integer [], $4::text [], $5::double precision [], $8::text [], $9::bigint [], $10::bigint []
 ) AS a (id, token, attempt, instance_id, lease_seconds, variant, revision_generation, revision)

@@ -21,8 +21,14 @@ UPDATE sagas.rollbacks SET version = version + 1, state = CASE WHEN state = 'wai
 WHERE id = ANY($1::uuid [])
 
 -- name: running_rollbacks
+-- Those with something due that this worker serves.
 SELECT r.id FROM sagas.rollbacks AS r
 WHERE r.environment = $1 AND r.state IN ('compensating', 'waiting') AND NOT r.paused AND r.cancelled_by IS NULL
+    AND EXISTS (
+        SELECT FROM sagas.compensations AS c
+        WHERE c.rollback_id = r.id AND c.state = 'due' AND c.action = 'worker' AND c.due_at <= clock_timestamp()
+            AND c.definition = $2 AND NOT c.definition_is_kind AND c.definition_version = ANY($3::text [])
+            AND c.step = ANY($4::text []))
 ORDER BY r.id LIMIT 100
 
 -- name: held

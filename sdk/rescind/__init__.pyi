@@ -3,6 +3,7 @@
 from rescind.client import AsyncClient as AsyncClient
 from rescind.client import Client as Client
 from rescind.effects import Effect as Effect
+from rescind.effects import current_effect as current_effect
 from rescind.errors import ApiError as ApiError
 from rescind.errors import ClientClosed as ClientClosed
 from rescind.errors import ConfigurationError as ConfigurationError
@@ -15,6 +16,12 @@ from rescind.errors import EffectRefused as EffectRefused
 from rescind.errors import EffectTombstoned as EffectTombstoned
 from rescind.errors import NotDone as NotDone
 from rescind.errors import RescindError as RescindError
+from rescind.errors import SagaConflict as SagaConflict
+from rescind.errors import SagaError as SagaError
+from rescind.errors import SagaKilled as SagaKilled
+from rescind.errors import SagaRefused as SagaRefused
+from rescind.errors import SagaUndone as SagaUndone
+from rescind.errors import SagaUnknown as SagaUnknown
 from rescind.errors import Unreachable as Unreachable
 from rescind.evaluation.explanation import Explanation as Explanation
 from rescind.evaluation.resolution import Resolution as Resolution
@@ -22,6 +29,8 @@ from rescind.executors import Email as Email
 from rescind.executors import Refund as Refund
 from rescind.executors import Webhook as Webhook
 from rescind.executors import Worker as Worker
+from rescind.handles import AsyncHandle as AsyncHandle
+from rescind.handles import Handle as Handle
 from rescind.notify import FlagChange as FlagChange
 from rescind.saga import Saga as Saga
 from rescind.saga import Step as Step

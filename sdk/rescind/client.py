@@ -1,4 +1,4 @@
-"""The two faces of the client over one core: `Client` for threads, `AsyncClient` for the caller's event loop.
+"""The faces of the client over one core: `Client` for threads, here, and `AsyncClient` for the caller's event loop.
 
 Neither does I/O when it is made, needs an event loop, or starts a thread; both start at first use, at `wait_ready` or when
 entered, and end in two seconds. A process that forks may use both in parent and child.
@@ -12,56 +12,28 @@ import threading
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from rescind import forks
+from rescind.asyncclient import AsyncClient
 from rescind.core import Core
 from rescind.effects import EffectContext
-from rescind.effects import Saga as SagaArgument
-from rescind.errors import ClientClosed, ConfigurationError
+from rescind.errors import ConfigurationError
 from rescind.evaluations import Evaluations, effect_context
+from rescind.handles import Handle, Order, Results, begin
+from rescind.hands import LEASE_SECONDS
+from rescind.options import CLOSE_SECONDS, READY_SECONDS, EffectOptions, InstanceOptions, Options
+from rescind.running import run
 from rescind.saga import Saga
 from rescind.settings import settings_from
-from rescind.threads import in_thread
 from rescind.worker import Worker
+
+__all__ = ["AsyncClient", "Client"]
 
 T = TypeVar("T")
 
-READY_SECONDS = 5.0
 READY_SLACK_SECONDS = 1.0
-CLOSE_SECONDS = 2.0
-
-
-class Options(TypedDict, total=False):
-    """How a client is set up; each falls back to its `RESCIND_*` variable."""
-
-    url: str | None
-    token: str | None
-    environment: str | None
-    """only with a token that is good for all environments"""
-    service: str | None
-    service_version: str | None
-    instance: str | None
-    state_dir: str | Path | None
-    bootstrap: str | Path | Mapping[str, Any] | None
-    """Flags for a first start without the server: a flagd document or a snapshot, or the path of one."""
-
-
-class EffectOptions(TypedDict, total=False):
-    """What an effect may say beside its kind, flag, key and payload."""
-
-    saga: SagaArgument | None
-    """(name, version, id), or `saga.instance(id)`"""
-    step: str | None
-    kind_version: str | None
-    subject: str | None
-    attributes: Mapping[str, Any] | None
-    variant: str | None
-    """left out: what this task's or request's own evaluation of the flag gave"""
-    lease_seconds: float | None
-    """left out: what the step's definition says, where its saga is registered with this client, else 30"""
 
 
 class Client(Evaluations):
@@ -93,10 +65,49 @@ class Client(Evaluations):
         """Lay down a saga's definition; False where another meaning holds under its version. Raises `ApiError`."""
         return self.block_on_core(self.core.registration.register(saga))
 
-    def work(self, saga: Saga, *, concurrency: int = 16) -> None:
-        """Carry out the saga's compensations until interrupted; what has begun comes to its end first."""
+    def work(self, *sagas: Saga, concurrency: int = 16, lease_seconds: float = LEASE_SECONDS) -> None:
+        """Carry out the sagas' steps and compensations until interrupted; what has begun comes to its end first.
+
+        Versions of one saga may be served together. When this process dies, others take its work over once `lease_seconds`
+        have passed. Raises `ConfigurationError` where there is nothing to do, `ApiError`.
+        """
         self.ensure_started()
-        self.block_on_core(Worker(self.core, saga, concurrency).run())
+        self.block_on_core(Worker(self.core, sagas, concurrency, lease_seconds).run())
+
+    def start(
+        self,
+        saga: Saga,
+        *,
+        id: str,  # noqa: A002 - the wire's own word
+        input: Mapping[str, Any],  # noqa: A002 - the wire's own word
+        **options: Unpack[InstanceOptions],
+    ) -> Handle:
+        """Start an instance, durably; workers anywhere run it. Starting the same again changes nothing.
+
+        Raises `SagaConflict`, `SagaKilled`, `SagaRefused`, `Unreachable` and `ApiError`.
+        """
+        order = Order(saga=saga, id=id, input=input, **options)
+        self.ensure_started()
+        self.block_on_core(begin(self.core, order, order.begun(self.core)))
+        return Handle(self, saga.name, id)
+
+    def result(self, saga: Saga | str, id: str, *, timeout_seconds: float | None = None) -> Results:  # noqa: A002
+        """What each step of an instance gave, once it is done, whoever started it. Raises as `Handle.result`."""
+        return Handle(self, saga if isinstance(saga, str) else saga.name, id).result(timeout_seconds)
+
+    def run(
+        self,
+        saga: Saga,
+        *,
+        id: str,  # noqa: A002 - the wire's own word
+        input: Mapping[str, Any],  # noqa: A002 - the wire's own word
+        lease_seconds: float = LEASE_SECONDS,
+        **options: Unpack[InstanceOptions],
+    ) -> Results:
+        """Run an instance in this process, as `AsyncClient.run`; synchronous steps in threads, others on the client's own."""
+        order = Order(saga=saga, id=id, input=input, **options)
+        self.ensure_started()
+        return self.block_on_core(run(self.core, order, lease_seconds))
 
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
         """Deliver what is under way, sign off, stop the thread. Bounded; the second call does nothing."""
@@ -192,102 +203,3 @@ class Client(Evaluations):
             loop.run_forever()
         finally:
             loop.close()
-
-
-class AsyncClient(Evaluations):
-    """The asynchronous client: the same core, on the loop that first uses it."""
-
-    def __init__(self, *, sagas: Sequence[Saga] = (), **options: Unpack[Options]) -> None:
-        super().__init__(Core(settings_from(**options), sagas=sagas))
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._loaded = False
-
-    def effect(
-        self, kind: str, *, flag: str, key: str, payload: Mapping[str, Any], **options: Unpack[EffectOptions]
-    ) -> EffectContext:
-        """An effect around a body, for `async with`."""
-        return effect_context(self, kind, flag=flag, key=key, payload=payload, **options)
-
-    @property
-    def home(self) -> asyncio.AbstractEventLoop | None:
-        """The loop that it works on; None before its first use."""
-        return self._loop
-
-    async def start(self) -> None:
-        """Read the last known snapshot and start following the server."""
-        if not self._loaded and not self.core.closed:
-            self._loaded = True
-            await in_thread(self.core.load)
-        self.ensure_started()
-
-    async def wait_ready(self, timeout_seconds: float = READY_SECONDS) -> bool:
-        """Whether there is a snapshot, waiting for it at most this long. Never raises."""
-        await self.start()
-        return await self.core.wait_ready(0 if self.core.closed else timeout_seconds)
-
-    async def register(self, saga: Saga) -> bool:
-        """Lay down a saga's definition; False where another meaning holds under its version. Raises `ApiError`."""
-        return await self.on_core(self.core.registration.register(saga))
-
-    async def work(self, saga: Saga, *, concurrency: int = 16) -> None:
-        """Carry out the saga's compensations until cancelled; what has begun comes to its end first."""
-        await self.on_core(Worker(self.core, saga, concurrency).run())
-
-    async def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
-        """Deliver what is under way, sign off, stop. Bounded; the second call does nothing."""
-        await self.core.close(timeout_seconds)
-
-    async def __aenter__(self) -> AsyncClient:
-        await self.wait_ready()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def ensure_started(self) -> None:
-        """Start on the running loop, once. Without one there is only what the disk holds."""
-        if forks.page[0] != forks.OWN:
-            forks.recover()
-        if self._loop is not None or self.core.closed:
-            return
-        if not self._loaded:
-            self._loaded = True
-            self.core.load()
-        try:
-            self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        self.core.launch()
-        self.is_pending = False
-
-    def forked(self) -> None:
-        """This is a child: its own loop is the one that first uses the client here."""
-        if self._loop is not None:
-            forks.inherited.append(self._loop)
-        self._loop, self.is_pending = None, not self.core.closed
-        self.core.forked()
-
-    async def on_core(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work`: this is the core's loop."""
-        self._check_loop(work)
-        return await work
-
-    def block_on_core(self, work: Coroutine[Any, Any, T]) -> T:
-        """Not here."""
-        work.close()
-        raise ConfigurationError("an AsyncClient's effects are entered with `async with`; rescind.Client has both")
-
-    def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run `work` and do not wait."""
-        if self._loop is None or self._loop.is_closed():
-            work.close()
-            raise ClientClosed("the client's event loop is gone")
-        self._loop.call_soon_threadsafe(self.core.keep, work)
-
-    def _check_loop(self, work: Coroutine[Any, Any, Any]) -> None:
-        self.ensure_started()
-        if self._loop is not None and self._loop is not asyncio.get_running_loop():
-            work.close()
-            raise ConfigurationError("an AsyncClient belongs to the loop that first used it; rescind.Client serves several")

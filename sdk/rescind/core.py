@@ -22,6 +22,7 @@ from rescind.counts import Counts
 from rescind.current import Applied, Current
 from rescind.declarations import Declarations
 from rescind.errors import ApiError, RescindError, Unreachable
+from rescind.instances import Instances
 from rescind.journal import Journal
 from rescind.notify import Notifier
 from rescind.permits import Permits
@@ -109,6 +110,7 @@ class Core:
         )
         self.causality = Causality(self.current, self.follower, self.context, clock)
         self.registration = Registration(self.api, self.sagas, settings.service, clock, self.named)
+        self.instances = Instances(self.api, clock)
         self._named = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[Any]] = set()
@@ -132,7 +134,8 @@ class Core:
         """
         journals = [held.journal for held in (self.reports.held, self.proceeding.held) if held.journal is not None]
         forks.let_go([*self.api.files(), *(file for journal in journals for file in journal.files())])
-        forks.abandon([*self.tasks, *self._background, *self.api.tasks(), *self.follower.tasks()])
+        mine = [*self.tasks, *self._background, *self.instances.tasks()]
+        forks.abandon([*mine, *self.api.tasks(), *self.follower.tasks()])
         forks.inherited.append(dict(vars(self)))
         self.settings = self.settings.in_child()
         self.current.forked()
@@ -161,6 +164,8 @@ class Core:
         if self.closed:
             return
         self.closed = True
+        polls = self.instances.tasks()
+        self.instances.abandon()
         try:
             async with asyncio.timeout(timeout_seconds * 0.75):
                 await asyncio.gather(self._take_leave(), self.warm.flush(), self._last_counts())
@@ -168,7 +173,7 @@ class Core:
             logger.debug("signing off ended early: %s", error)
         self.permits.abandon()
         self.notifier.turned()
-        left = [*self.tasks, *self.follower.tasks(), *self.api.tasks()]
+        left = [*self.tasks, *polls, *self.follower.tasks(), *self.api.tasks()]
         for task in left:
             task.cancel()
         try:

@@ -13,6 +13,9 @@ that the step's definition lists as proof, says that it did not happen.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -57,6 +60,27 @@ class Effect(Struct, kw_only=True):
     def provider_key(self) -> str:
         """The idempotency key for the provider: the effect's own name, the same in every attempt."""
         return self.id
+
+
+_acting: ContextVar[Effect | None] = ContextVar("rescind.effect", default=None)
+
+
+def current_effect() -> Effect:
+    """The effect that this step acts or undoes. Raises `ConfigurationError` outside of a function that a worker called."""
+    effect = _acting.get()
+    if effect is None:
+        raise ConfigurationError("there is an effect only in a step or a compensation that a worker carries out")
+    return effect
+
+
+@contextmanager
+def entered(effect: Effect) -> Iterator[None]:
+    """Make it the current one."""
+    token = _acting.set(effect)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
 
 
 class Ask(Struct, frozen=True, kw_only=True):

@@ -6,6 +6,12 @@ RescindError
 ├── ApiError                the server answered with a problem (RFC 9457)
 ├── Unreachable             no usable answer within the time that was given
 ├── NotDone                 raised by your code in an effect's body: it provably did not happen
+├── SagaError               of one saga instance
+│   ├── SagaUndone          it failed or was cancelled, and what it had done is undone
+│   ├── SagaKilled          its flag was killed: nothing was begun, or what it had done is undone by the kill
+│   ├── SagaConflict        its id is taken by another input or version
+│   ├── SagaUnknown         there is no such instance
+│   └── SagaRefused         it could not be started as it was asked for
 └── EffectError             an effect was not admitted; the body has not run
     ├── EffectKilled        its flag was killed: evaluate again, take the old path
     ├── EffectInProgress    another holder of the key has the right to act, or its outcome is not known yet
@@ -75,7 +81,44 @@ class Unreachable(RescindError):  # noqa: N818
 
 
 class NotDone(RescindError):  # noqa: N818
-    """Raise it in the body of an effect to say that it provably did not happen: the key may be used again (P10)."""
+    """Raise it in the body of an effect to say that it provably did not happen: the key may be used again (P10).
+
+    In a step of a saga, `final` says that trying again will not help: the instance turns back at once.
+    """
+
+    def __init__(self, *arguments: object, final: bool = False) -> None:
+        super().__init__(*arguments)
+        self.final = final
+
+
+class SagaError(RescindError):
+    """Of the instance `id` of `saga`. `cause` says why, as far as it is known: `step`, `reason`, `error`."""
+
+    def __init__(self, message: str, *, saga: str, id: str, cause: dict[str, Any] | None = None) -> None:  # noqa: A002
+        super().__init__(f"saga {saga} {id!r}: {message}")
+        self.saga = saga
+        self.id = id
+        self.cause: dict[str, Any] = cause or {}
+
+
+class SagaUndone(SagaError):  # noqa: N818
+    """It failed or was cancelled, and each of its effects is undone, or never happened (P14)."""
+
+
+class SagaKilled(SagaError):  # noqa: N818
+    """Its flag was killed. Evaluate again and take the old path; the kill's rollback undoes what it had done."""
+
+
+class SagaConflict(SagaError):  # noqa: N818
+    """The id is taken: it was started with another input or another version."""
+
+
+class SagaUnknown(SagaError):  # noqa: N818
+    """There is no such instance."""
+
+
+class SagaRefused(SagaError):  # noqa: N818
+    """It could not be started as it was asked for; `cause` holds code, detail and pointer."""
 
 
 class EffectError(RescindError):

@@ -8,14 +8,17 @@
     @capture.compensation                 # or compensation=rescind.Refund(connection="stripe")
     async def refund(effect: rescind.Effect) -> None: ...
 
+    order.approval("large", deadline_seconds=86_400)    # waited for before the step that is declared next
+
 `saga.document()` is what the server keeps; it is registered when a client with `sagas=[order]` starts.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 
 import msgspec
 
@@ -28,9 +31,31 @@ R = TypeVar("R")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
+EFFECT_NAMES = {"Effect", "rescind.Effect"}
+
+
+class ActOptions(TypedDict, total=False):
+    """How a step is done by `client.run` and `client.start`; left out, the server's defaults hold."""
+
+    guarantee: str
+    """at_least_once, at_most_once"""
+    in_doubt: str
+    """again (under the same key), assume_done, wait (P16)"""
+    retry: dict[str, float]
+    """first_seconds, factor, cap_seconds, attempts_max, age_seconds"""
+    timeout_seconds: float
+    """the function is cancelled after it, and is then in doubt"""
+
+
 class StepOptions(TypedDict, total=False):
     """What a step may say beside its kind and key; left out, the server's defaults hold."""
 
+    arguments: list[str]
+    """what its function is given, by name: results of earlier steps, else values of the input. Left out: the parameters that it
+    has no default for"""
+    group: str
+    """neighbours of one group run beside each other"""
+    act: ActOptions
     guarantee: str
     """of the compensation: at_least_once, at_most_once"""
     notice: Compensation
@@ -78,6 +103,7 @@ class Step(Generic[P, R]):
         self._function = function
         self._declared = compensation
         self._options = options
+        self.arguments = options["arguments"] if "arguments" in options else arguments_of(function)
         if function is not None:
             functools.update_wrapper(self, function)
 
@@ -95,6 +121,11 @@ class Step(Generic[P, R]):
         return handler
 
     @property
+    def function(self) -> Callable[P, R] | None:
+        """What acts; None where the service does the effect itself."""
+        return self._function
+
+    @property
     def merges(self) -> bool:
         """Whether one call of the handler undoes all effects of a subject: it is given a list of them."""
         return isinstance(self._declared, Worker) and self._declared.dedupe_by is not None
@@ -106,6 +137,9 @@ class Step(Generic[P, R]):
         if compensation is not None:
             document["compensation"] = msgspec.to_builtins(compensation)
         options: dict[str, Any] = {**self._options}
+        options.pop("arguments", None)
+        if self.arguments:
+            options["arguments"] = self.arguments
         if self.proofs:
             options["proof_of_failure"] = sorted(self.proofs)
         document.update(msgspec.to_builtins(options))
@@ -121,6 +155,7 @@ class Saga:
         self.flag = flag
         self.description = description
         self.steps: dict[str, Step[..., Any]] = {}
+        self._waits: list[dict[str, Any]] = []
 
     def step(
         self,
@@ -166,6 +201,22 @@ class Saga:
         self._add(step)
         return step
 
+    def delay(self, name: str, *, seconds: float) -> None:
+        """Wait so long before the step that is declared next, and before all of its group."""
+        self._wait(name, delay_seconds=seconds)
+
+    def event(
+        self, name: str, *, deadline_seconds: float | None = None, on_deadline: Literal["undo", "go_on"] = "undo"
+    ) -> None:
+        """Wait until this event is told before the step that is declared next."""
+        self._wait(name, event=True, deadline_seconds=deadline_seconds, on_deadline=on_deadline)
+
+    def approval(
+        self, name: str, *, deadline_seconds: float | None = None, on_deadline: Literal["undo", "go_on"] = "undo"
+    ) -> None:
+        """Wait until a person agrees before the step that is declared next; one who refuses turns the instance back."""
+        self._wait(name, approval=True, deadline_seconds=deadline_seconds, on_deadline=on_deadline)
+
     def instance(self, id: str) -> SagaReference:  # noqa: A002 - the wire's own word
         """One run of this saga, as `client.effect(saga=...)` takes it."""
         return SagaReference(name=self.name, version=self.version, id=id)
@@ -192,17 +243,59 @@ class Saga:
             "flag": self.flag,
             "steps": [step.document() for step in self.steps.values()],
         }
+        if self._waits:
+            document["waits"] = [self._placed(wait) for wait in self._waits]
         return document | ({"description": self.description} if self.description else {})
 
     def _add(self, step: Step[..., Any]) -> None:
         if step.name in self.steps:
             raise ConfigurationError(f"saga {self.name} has a step {step.name!r} already")
+        for wait in self._waits:
+            wait.setdefault("before", step.name)
         self.steps[step.name] = step
+
+    def _wait(self, name: str, **said: Any) -> None:
+        if said.get("on_deadline") == "undo":
+            del said["on_deadline"]
+        self._waits.append({"name": name, **{field: value for field, value in said.items() if value is not None}})
+
+    def _placed(self, wait: dict[str, Any]) -> dict[str, Any]:
+        if "before" not in wait:
+            raise ConfigurationError(f"saga {self.name} waits for {wait['name']!r}, and no step comes after it")
+        return dict(wait)
 
 
 def error_name(error: type[BaseException] | str) -> str:
     """The name by which an error is listed as proof."""
     return error if isinstance(error, str) else error.__name__
+
+
+def arguments_of(function: Callable[..., Any] | None) -> list[str]:
+    """The parameters that a function has to be given by name, the effect itself left out.
+
+    >>> def capture(order_id: str, effect: rescind.Effect, *, note: str = "") -> None: ...
+    >>> arguments_of(capture)
+    ['order_id']
+    """
+    if function is None:
+        return []
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in named and parameter.default is inspect.Parameter.empty and not is_effect(parameter.annotation)
+    ]
+
+
+def is_effect(annotation: Any) -> bool:
+    """Whether a parameter annotated so is given the effect: as `rescind.Effect`, or as its text."""
+    return annotation in EFFECT_NAMES if isinstance(annotation, str) else getattr(annotation, "__name__", "") == "Effect"
+
+
+def without_arguments(document: dict[str, Any]) -> dict[str, Any]:
+    """The document for a server of a release that knows no `arguments`."""
+    steps = [{name: value for name, value in step.items() if name != "arguments"} for step in document["steps"]]
+    return {**document, "steps": steps}
 
 
 def is_within(written: Any, kept: Any) -> bool:

@@ -384,19 +384,26 @@ class ProceededRequest(Struct, frozen=True, kw_only=True):
 
 
 class TaskClaim(Struct, frozen=True, kw_only=True):
-    """`POST /tasks:claim`: a worker of a saga asks for compensations to carry out."""
+    """`POST /tasks:claim`: a worker of a saga asks for compensations to carry out, and since 0.2 for steps to act."""
 
     worker: str
     saga: str
     versions: list[str]
     steps: list[str]
+    """whose effects it can undo"""
+    acts: list[str] = []
+    """the steps that it can act; their tasks have `verb: act`"""
+    instance: str | None = None
+    """the caller's id of the one instance it serves: of `client.run`"""
     limit: Annotated[int, Meta(ge=1, le=256)] = 16
     wait_seconds: Annotated[float, Meta(ge=0, le=30)] = 10.0
     lease_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
 
 
 class Task(Struct, frozen=True, kw_only=True):
-    """One compensation for a worker. `effects` are what it undoes, with payload and recorded result."""
+    """One act for a worker: a compensation (`verb: undo`), whose `effects` are what it undoes, with payload and recorded
+    result; or a step (`verb: act`), whose one effect was admitted for it: `id` is the effect's, its payload the step's
+    arguments."""
 
     id: str
     token: str
@@ -408,6 +415,16 @@ class Task(Struct, frozen=True, kw_only=True):
     """Hand it to the provider as its idempotency key: the compensation runs at least once under it (P13)."""
     effects: list[dict[str, Any]]
     lease_seconds: float
+    verb: str = "undo"
+    instance: str | None = None
+    """the caller's id of the saga instance, of a step"""
+    start_within_ms: int | None = None
+    """of a step: its permission to begin, counted from before it was asked for (P8)"""
+    held_ms: int | None = None
+    timeout_seconds: float | None = None
+    """of a step: the body is cancelled after it, and is then in doubt"""
+    traceparent: str | None = None
+    """of the instance, where it was started under a trace"""
 
 
 class TaskClaimAnswer(Struct, frozen=True, kw_only=True):
@@ -417,19 +434,27 @@ class TaskClaimAnswer(Struct, frozen=True, kw_only=True):
 class TaskReport(Struct, frozen=True, kw_only=True):
     id: str
     token: str
-    outcome: Literal["succeeded", "failed", "unknown"]
+    outcome: Literal["succeeded", "failed", "unknown", "not_started"]
+    """not_started: of a step, its permission to begin is given back"""
     proof: Any = None
+    """what undoing it proved; of a step, its result"""
     error: dict[str, Any] | None = None
+    verb: str = "undo"
+    final: bool = False
+    """of a failed step: trying again will not help"""
 
 
 class TaskReportRequest(Struct, frozen=True, kw_only=True):
     worker: str
     reports: list[TaskReport]
+    claim: TaskClaim | None = None
+    """what to hand out with the answer; it is not waited for"""
 
 
 class TaskReportAnswer(Struct, frozen=True, kw_only=True):
     results: list[Literal["recorded", "lost"]]
     """lost: the lease had run out and another holds the task; the proof is kept as evidence."""
+    tasks: list[Task] = []
 
 
 class TaskHeartbeat(Struct, frozen=True, kw_only=True):
@@ -437,6 +462,75 @@ class TaskHeartbeat(Struct, frozen=True, kw_only=True):
     tasks: list[str]
     """`<id>:<token>` of each one held; each is extended by `lease_seconds`."""
     lease_seconds: float = 30.0
+
+
+# --- saga instances --------------------------------------------------------------------------------------------------
+
+
+class InstanceStart(Struct, frozen=True, kw_only=True):
+    """One run of a saga to begin. `id` is the caller's and unique per saga: starting it again answers with what there is."""
+
+    id: str
+    version: str
+    input: dict[str, Any] = {}
+    variant: str | None = None
+    """that its flag was served where it began; without one it counts as not served the off variant"""
+    revision: str = ""
+    subject: str | None = None
+    attributes: dict[str, Any] = {}
+    run_by: str | None = None
+    """the worker that alone serves it, of `client.run`"""
+    lease_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+    traceparent: str | None = None
+
+
+class InstanceStartRequest(Struct, frozen=True, kw_only=True):
+    """`POST /sagas/{name}/instances:start`; `POST /sagas/{name}/instances` takes one `InstanceStart` by itself."""
+
+    instances: list[Any]
+    """Each read as `InstanceStart` on its own."""
+    claim: TaskClaim | None = None
+
+
+StartOutcome = Literal["started", "exists", "conflict", "killed", "invalid"]
+
+
+class InstanceStarted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """conflict: the id is taken by other input or another version. killed: its flag is; nothing was begun."""
+
+    outcome: StartOutcome
+    state: str | None = None
+    error: dict[str, Any] | None = None
+
+
+class InstanceStartAnswer(Struct, frozen=True, kw_only=True):
+    results: list[InstanceStarted]
+    tasks: list[Task] = []
+
+
+class InstanceState(Struct, frozen=True, kw_only=True):
+    """Where an instance stands: running, undoing, waiting (for a person), killed, done, undone."""
+
+    id: str
+    state: str
+    result: Any = None
+    """of a done one: the results of its steps by name"""
+    reason: str | None = None
+    error: dict[str, Any] | None = None
+    """what made it turn back, or wait"""
+
+
+class InstanceAwait(Struct, frozen=True, kw_only=True):
+    """`POST /sagas/{name}/instances:await`: where these stand, as soon as one has ended, else after `wait_seconds`."""
+
+    ids: list[str]
+    wait_seconds: Annotated[float, Meta(ge=0, le=30)] = 10.0
+
+
+class InstanceAwaitAnswer(Struct, frozen=True, kw_only=True):
+    ended: list[InstanceState]
+    """those of them that are done, undone or killed, or wait for a person"""
+    unknown: list[str] = []
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,10 @@ import rescind
 FLAG = "checkout.new-flow"
 
 
+def capture(order_id: str, amount_cents: int) -> None:
+    """What the step is given stands in its definition since 0.2; to a server of 0.1.0 it is not told."""
+
+
 class Service:
     """What the lines of standard input name; every method's answer is JSON."""
 
@@ -22,7 +26,7 @@ class Service:
         self.changes: list[str] = []
         self.undone: list[str] = []
         self.saga = rescind.Saga("order", version="1", flag=FLAG)
-        step = self.saga.declare("capture", kind="payment.capture", key="capture:{order_id}", settle_seconds=0)
+        step = self.saga.step(name="capture", kind="payment.capture", key="capture:{order_id}", settle_seconds=0)(capture)
         step.compensation(self.undo)
         self.client = rescind.Client(**options, sagas=[self.saga])
         self.client.on_change(FLAG, lambda change: self.changes.append(str(change.revision)))

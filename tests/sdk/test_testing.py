@@ -278,6 +278,10 @@ def test_an_error_that_the_step_lists_is_proof_that_nothing_happened() -> None:
     assert flags.client.register(saga) is True
     with pytest.raises(rescind.ConfigurationError, match="coordinator"):
         flags.client.work(saga)
+    with pytest.raises(rescind.ConfigurationError, match="coordinator"):
+        flags.client.run(saga, id="1", input={})
+    with pytest.raises(rescind.ConfigurationError, match="coordinator"):
+        flags.client.start(saga, id="1", input={})
 
 
 async def test_who_watches_a_flag_is_called_in_plain_and_in_asynchronous_code() -> None:

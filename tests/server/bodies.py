@@ -16,6 +16,16 @@ SAGA = {"name": "order", "version": "1", "id": "1"}
 ID = "0192aaaa-0000-7000-8000-000000000000"
 STEP: dict[str, Any] = {"name": "s", "kind": "mail", "key": "k:{x}", "class": "irreversible"}
 
+CLAIM: dict[str, Any] = {
+    "worker": "w", "saga": "order", "versions": ["1"], "steps": ["s"], "acts": ["s"], "wait_seconds": 0, "limit": 1,
+    "lease_seconds": 1,
+}  # fmt: skip
+INSTANCE: dict[str, Any] = {
+    "id": "new", "version": "1", "input": {"x": "y"}, "variant": "on", "revision": "1.1", "subject": "ann",
+    "attributes": {"a": "b"}, "run_by": "w", "lease_seconds": 1.0, "traceparent": "t",
+}  # fmt: skip
+WAITS = [{"name": "paid", "before": "s", "event": True}, {"name": "boss", "before": "s", "approval": True}]
+
 BODIES: dict[tuple[str, str], Any] = {
     ("PUT", E): REASON,
     ("PUT", E + "/bucketing"): {"generation": "v3", "past_gate": False, **REASON},
@@ -95,12 +105,16 @@ BODIES: dict[tuple[str, str], Any] = {
         **REASON,
     },
     ("DELETE", E + "/connections/{name}"): None,
-    ("POST", E + "/tasks:claim"): {
-        "worker": "w", "saga": "order", "versions": ["1"], "steps": ["s"], "wait_seconds": 0, "limit": 1, "lease_seconds": 1,
-    },
+    ("POST", E + "/tasks:claim"): {**CLAIM, "instance": "i"},
     ("POST", E + "/tasks:report"): {
         "worker": "w", "reports": [{"id": ID, "token": ID, "outcome": "succeeded", "proof": "p", "error": {"a": "b"}}],
     },
+    ("POST", E + "/sagas/{saga}/instances"): INSTANCE,
+    ("POST", E + "/sagas/{saga}/instances:start"): {"instances": [INSTANCE], "claim": CLAIM},
+    ("POST", E + "/sagas/{saga}/instances:await"): {"ids": ["i"], "wait_seconds": 0},
+    ("POST", E + "/sagas/{saga}/instances/{instance}/events/{event}"): {"payload": {"a": "b", "n": 1}, "event_id": "e"},
+    ("POST", E + "/sagas/{saga}/instances/{instance}/approvals/{approval}"): {"approve": True, **REASON},
+    ("POST", E + "/sagas/{saga}/instances/{instance}/{verb}"): {"step": "s", **REASON},
     ("POST", E + "/tasks:heartbeat"): {"worker": "w", "tasks": [f"{ID}:{ID}"], "lease_seconds": 1.0},
     ("POST", "/v1/rollbacks/{rollback}/{verb}"): {**REASON, "effects": [ID]},
     ("POST", "/v1/tokens"): {"name": "n", "scopes": ["read"], "environment": "production", "expires_at": AT, **REASON},
@@ -117,6 +131,8 @@ TOLERANT = {
         "/tasks:heartbeat",
         "/heartbeats",
         "/counts",
+        "/sagas/{saga}/instances:start",
+        "/sagas/{saga}/instances:await",
     )
 }
 """Between SDK and server: what cannot be kept fails alone, or is left out, and never its neighbours."""
@@ -127,7 +143,7 @@ WITHOUT_PLACE = {E + "/tasks:claim"}
 async def names(served: Served, number: int = 0) -> dict[str, str]:
     """What the placeholders of paths stand for: things that exist, others for each number."""
     flag, lifted, name = f"f{number}", f"l{number}", f"n{number}"
-    for key in ("g", flag, lifted):
+    for key in ("g", "h", flag, lifted):
         await served.put_flag(key)
     held = (await served.kill(lifted, compensate="hold"))["rollback_id"]
     rule = {"segment": {"rule": {"==": [{"var": "country"}, "DE"]}}, **REASON}
@@ -138,10 +154,15 @@ async def names(served: Served, number: int = 0) -> dict[str, str]:
         "PUT", f"{P}/connections/{name}", {"connection": {"type": "webhook", "url": "https://example.com"}, **REASON}
     )
     await served.ok("PUT", f"{P}/sagas/order/versions/1", {"document": {"steps": [STEP], "flag": "g"}, **REASON})
+    saga, instance = f"s{number}", f"i{number}"
+    document = {"steps": [STEP], "flag": "h", "waits": WAITS}
+    await served.ok("PUT", f"{P}/sagas/{saga}/versions/1", {"document": document, **REASON})
+    await served.ok("POST", f"{P}/sagas/{saga}/instances", {**INSTANCE, "id": instance})
     token = (await served.token("read")).split("_")[1]
     return {
         "environment": "production", "key": flag, "lifted": lifted, "name": name, "version": "1", "identity": schedule,
-        "rollback": held, "verb": "retry", "token_id": token,
+        "rollback": held, "verb": "retry", "token_id": token, "saga": saga,
+        "instance": instance, "event": "paid", "approval": "boss",
     }  # fmt: skip
 
 

@@ -280,6 +280,9 @@ async def test_sagas_are_checked_and_registered_from_yaml(line: Line, tmp_path: 
     bad = await line("sagas", "check", str(good))
     assert bad.returncode == 1
     assert "/steps/0/class" in bad.stderr
+    assert f"{good}:5: " in bad.stderr, "with the line of the file"
+    schema = json.loads((await line("sagas", "schema")).stdout)
+    assert schema["$defs"]["SagaDefinition"]["required"] == ["saga", "version", "flag", "steps"]
 
 
 async def test_people_follow_a_rollback_from_recent_to_report(served: Served, line: Line) -> None:

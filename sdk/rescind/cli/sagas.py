@@ -1,4 +1,4 @@
-"""`rescind sagas`: definitions of sagas and loose kinds, as product teams register them."""
+"""`rescind sagas`: definitions of sagas and loose kinds, as product teams register them; their runs are in `sagainstances`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from typing import Any
 import click
 from rich.markup import escape
 
+from rescind.cli import sagainstances
 from rescind.cli.options import document_of
 from rescind.cli.pages import whole
+from rescind.cli.places import located
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import table_of
+from rescind.errors import ApiError
 
 
 @click.group(invoke_without_command=True)
 @common
 @click.pass_context
 def sagas(context: click.Context) -> None:
-    """List sagas and kinds, or check and register a definition."""
+    """List sagas and kinds, check and register a definition, see and mend runs."""
     if context.invoked_subcommand is None:
         context.invoke(listing)
 
@@ -52,7 +55,8 @@ def register(session: Session, document: str, reason: str | None) -> None:
                           "subject": "Your order", "body": "It was not placed."}}]}
     """
     definition = definition_of(document)
-    answer = session.api.request("PUT", path_of(session, definition), json=definition, params={"reason": reason})
+    answer = put(session, document, definition, {"reason": reason})
+    warn(session, answer)
     session.tell(answer, f"registered [bold]{escape(name_of(definition))}[/] {escape(str(definition['version']))}")
 
 
@@ -63,13 +67,35 @@ def register(session: Session, document: str, reason: str | None) -> None:
 def check(session: Session, document: str) -> None:
     """Say everything that is wrong with a definition, and register nothing."""
     definition = definition_of(document)
-    answer = session.api.request("PUT", path_of(session, definition), json=definition, params={"dry_run": "true"})
-    if session.json:
-        session.show_json(answer)
-    else:
-        for warning in answer.get("warnings", []):
-            session.console.print(f"[yellow]warning:[/] {escape(warning['pointer'])}  {escape(warning['detail'])}")
-        session.console.print(f"[green]{escape(name_of(definition))} {escape(str(definition['version']))} is in order[/]")
+    answer = put(session, document, definition, {"dry_run": "true"})
+    warn(session, answer)
+    session.tell(answer, f"[green]{escape(name_of(definition))} {escape(str(definition['version']))} is in order[/]")
+
+
+@sagas.command()
+@click.option("--kind", is_flag=True, help="Of a loose kind, not of a saga.")
+@common
+@pass_session
+def schema(session: Session, kind: bool) -> None:
+    """Print the JSON Schema of definitions, for editors: `rescind sagas schema > saga.schema.json`."""
+    session.show_json(session.api.request("GET", f"/v1/schemas/{'kind' if kind else 'saga'}"))
+
+
+def put(session: Session, document: str, definition: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """Send a definition. Raises `ApiError`, its faults with their lines for people."""
+    try:
+        answer: dict[str, Any] = session.api.request("PUT", path_of(session, definition), json=definition, params=params)
+    except ApiError as error:
+        if not session.json:
+            error.errors = located(error.errors, document)
+        raise
+    return answer
+
+
+def warn(session: Session, answer: dict[str, Any]) -> None:
+    """Print what is no fault and should be known."""
+    for warning in [] if session.json else answer.get("warnings", []):
+        session.console.print(f"[yellow]warning:[/] {escape(warning['pointer'])}  {escape(warning['detail'])}")
 
 
 def definition_of(document: str) -> dict[str, Any]:
@@ -97,5 +123,8 @@ def path_of(session: Session, definition: dict[str, Any]) -> str:
     folder = "sagas" if definition.get("saga") else "kinds"
     return session.within(f"/{folder}/{part(name_of(definition))}/versions/{part(str(definition['version']))}")
 
+
+for command in sagainstances.COMMANDS:
+    sagas.add_command(command)
 
 COMMANDS = (sagas,)

@@ -13,6 +13,7 @@ REASONS = {
     ),
     "in_doubt": ("nobody knows whether it was done", "look at the other side; undo it there by hand if it was, then skip"),
     "attempts_exhausted": ("every attempt failed", "mend what refuses (the report names it), then retry"),
+    "age_exhausted": ("it failed for as long as its definition allows", "mend what refuses (the report names it), then retry"),
     "provider_window_passed": ("the provider no longer knows our key", "look whether it is undone; skip it if so, else retry"),
     "refused": ("the other side refused", "the report has its answer; mend it, then retry, or do it by hand and skip"),
     "no_definition": ("nothing says how to undo it", "register its definition, then retry; or do it by hand and skip"),

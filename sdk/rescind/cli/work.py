@@ -1,4 +1,4 @@
-"""`rescind work MODULE:SAGA`: a worker process for a team's saga, in any number."""
+"""`rescind work MODULE:SAGA ...`: a worker process for a team's saga, in any number."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,27 +14,36 @@ from rich.markup import escape
 
 from rescind import AsyncClient
 from rescind.cli.session import Session, common, pass_session
+from rescind.hands import LEASE_SECONDS
 from rescind.saga import Saga
 
 
 @click.command()
-@click.argument("target", metavar="MODULE:SAGA")
+@click.argument("targets", metavar="MODULE:SAGA ...", nargs=-1, required=True)
 @click.option("--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True)
+@click.option(
+    "--lease-seconds",
+    type=click.FloatRange(1, 3600),
+    default=LEASE_SECONDS,
+    show_default=True,
+    help="When this process dies, others take its work over after these.",
+)
 @common
 @pass_session
-def work(session: Session, target: str, concurrency: int) -> None:
-    """Carry out the compensations of the saga that MODULE:SAGA names, until stopped.
+def work(session: Session, targets: tuple[str, ...], concurrency: int, lease_seconds: float) -> None:
+    """Carry out the steps and compensations of the saga that MODULE:SAGA names, until stopped; several for its versions.
 
     \b
     For example, with `order = rescind.Saga("order", ...)` in shop/order.py of this folder:
       rescind work shop.order:order --concurrency 8
     The token needs the scopes work:order, evaluate, and define:order (which registers the definition).
     """
-    saga = load(target)
-    session.errors.print(
-        f"working for saga [bold]{escape(saga.name)}[/] {escape(saga.version)} in {escape(session.environment)}"
-    )
-    asyncio.run(serve(session, saga, concurrency))
+    sagas = [load(target) for target in targets]
+    for saga in sagas:
+        session.errors.print(
+            f"working for saga [bold]{escape(saga.name)}[/] {escape(saga.version)} in {escape(session.environment)}"
+        )
+    asyncio.run(serve(session, sagas, concurrency, lease_seconds))
 
 
 def load(target: str) -> Saga:
@@ -55,16 +65,15 @@ def load(target: str) -> Saga:
     return found
 
 
-async def serve(session: Session, saga: Saga, concurrency: int) -> None:
+async def serve(session: Session, sagas: Sequence[Saga], concurrency: int, lease_seconds: float) -> None:
     """Work until SIGTERM or SIGINT; what has begun is ended."""
     api, environment = session.api, session.environment
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopped.set)
-    async with AsyncClient(
-        url=api.url, token=session.token, environment=environment, service=f"worker.{saga.name}", sagas=[saga]
-    ) as client:
-        working = asyncio.ensure_future(client.work(saga, concurrency=concurrency))
+    service = f"worker.{sagas[0].name}"
+    async with AsyncClient(url=api.url, token=session.token, environment=environment, service=service, sagas=sagas) as client:
+        working = asyncio.ensure_future(client.work(*sagas, concurrency=concurrency, lease_seconds=lease_seconds))
         waiting = asyncio.ensure_future(stopped.wait())
         await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()

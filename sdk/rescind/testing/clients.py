@@ -16,12 +16,15 @@ from rescind.counts import Counts
 from rescind.errors import ConfigurationError, Unreachable
 from rescind.evaluations import Evaluations
 from rescind.events import EventStream
+from rescind.handles import Results
+from rescind.instances import Instances
 from rescind.registration import Registration
 from rescind.saga import Saga
 from rescind.settings import ClientSettings
 from rescind.testing.ledger import Ledger, LedgerAdmission, LedgerReports
 from rescind.testing.records import RecordedOutcome
 from rescind.transport import AsyncApi
+from rescind.wire import InstanceStart, InstanceStarted, InstanceState
 
 T = TypeVar("T")
 
@@ -63,6 +66,21 @@ class LaidDown(Registration):
         """It is."""
         return True
 
+    async def ensure(self, saga: Saga) -> None:
+        """It is."""
+
+
+class NoInstances(Instances):
+    """Nobody here runs them."""
+
+    async def start(self, saga: str, start: InstanceStart) -> InstanceStarted:
+        """Raises `ConfigurationError`."""
+        raise no_coordinator()
+
+    async def ended(self, saga: str, instance: str) -> InstanceState:
+        """Raises `ConfigurationError`."""
+        raise no_coordinator()
+
 
 class RecordingCounts(Counts):
     """Real counts that nobody sends, and a record of each outcome."""
@@ -92,6 +110,7 @@ class FixtureCore(Core):
         super()._assemble(environment)
         arguments = (self.api, self.clock, self.settings.instance, self._ledger)
         self.permits.go_through(LedgerAdmission(*arguments), LedgerReports(*arguments))
+        self.instances = NoInstances(self.api, self.clock)
         self.registration = LaidDown(self.api, self.sagas, self.settings.service, self.clock, self.named)
 
     def load(self) -> None:
@@ -135,7 +154,11 @@ class FixtureClient(Client):
         """Run `work` here and now."""
         driven(work)
 
-    def work(self, saga: Saga, *, concurrency: int = 16) -> None:
+    def work(self, *sagas: Saga, **how: Any) -> None:
+        """Raises `ConfigurationError`."""
+        raise no_coordinator()
+
+    def run(self, saga: Saga, **how: Any) -> Results:
         """Raises `ConfigurationError`."""
         raise no_coordinator()
 
@@ -154,7 +177,7 @@ class FixtureAsyncClient(AsyncClient):
     def ensure_started(self) -> None:
         """It is."""
 
-    async def start(self) -> None:
+    async def _start(self) -> None:
         """It is."""
 
     async def wait_ready(self, timeout_seconds: float = 0.0) -> bool:
@@ -169,7 +192,11 @@ class FixtureAsyncClient(AsyncClient):
         """Run `work` here and now."""
         driven(work)
 
-    async def work(self, saga: Saga, *, concurrency: int = 16) -> None:
+    async def work(self, *sagas: Saga, **how: Any) -> None:
+        """Raises `ConfigurationError`."""
+        raise no_coordinator()
+
+    async def run(self, saga: Saga, **how: Any) -> Results:
         """Raises `ConfigurationError`."""
         raise no_coordinator()
 
@@ -215,4 +242,4 @@ def notify(core: Core, keys: Sequence[str]) -> None:
 
 
 def no_coordinator() -> ConfigurationError:
-    return ConfigurationError("a FlagsFixture has no coordinator: call the saga's handlers themselves")
+    return ConfigurationError("a FlagsFixture has no coordinator: call the saga's steps and handlers themselves")

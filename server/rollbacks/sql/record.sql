@@ -1,11 +1,12 @@
 -- A rollback as people see it: its row, its flags, the instances that know of it, its sums.
 
 -- name: one
-SELECT r.*, clock_timestamp() AS as_of FROM sagas.rollbacks AS r WHERE r.id = $1
+-- What stands for instances that turned back is nobody's to decide on as a whole, and not shown.
+SELECT r.*, clock_timestamp() AS as_of FROM sagas.rollbacks AS r WHERE r.id = $1 AND r.carries = 'kill'
 
 -- name: listing
 SELECT r.*, clock_timestamp() AS as_of FROM sagas.rollbacks AS r
-WHERE ($1::text IS NULL OR r.environment = $1)
+WHERE r.carries = 'kill' AND ($1::text IS NULL OR r.environment = $1)
     AND ($2::uuid IS NULL OR r.id < $2)
     AND ($3::text IS NULL OR r.state = $3)
     AND ($4::text IS NULL OR EXISTS (
@@ -13,7 +14,7 @@ WHERE ($1::text IS NULL OR r.environment = $1)
 ORDER BY r.id DESC LIMIT $5
 
 -- name: latest
-SELECT r.id::text FROM sagas.rollbacks AS r WHERE $1::text IS NULL OR r.environment = $1 ORDER BY r.id DESC LIMIT $2
+SELECT r.id::text FROM sagas.rollbacks AS r WHERE r.carries = 'kill' AND ($1::text IS NULL OR r.environment = $1) ORDER BY r.id DESC LIMIT $2
 
 -- name: flags
 SELECT f.rollback_id, f.flag, f.scope, f.closes_epoch, f.since_at, f.since_generation, f.since_revision, f.closed_at,

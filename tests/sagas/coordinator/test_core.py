@@ -6,6 +6,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -186,6 +187,16 @@ def test_attempts_are_bounded(trial: Trial) -> None:  # P16
     if move.reason is Reason.WINDOW_PASSED:
         assert trial.doubtful
     assert may_begin(trial) or trial.doubtful
+
+
+@given(trials, st.floats(0, 1e4), st.floats(1, 1e6))
+def test_no_attempt_is_laid_down_past_its_age(trial: Trial, delay: float, age: float) -> None:  # P16
+    aged = msgspec.structs.replace(trial, age_seconds=age)
+    move = after(aged, Event.NOT_YET, delay_seconds=delay)
+    if trial.since_first_seconds + delay >= age:
+        assert move.state is State.WAITING
+    else:
+        assert move == after(trial, Event.NOT_YET, delay_seconds=delay)
 
 
 @given(

@@ -78,9 +78,9 @@ class Dawdling(Reports):
 
     chance = random.Random(5)
 
-    async def _record(self, connection: Connection, group: Sequence[Report], places: dict[UUID, Place]) -> list[ReportAnswer]:
+    async def record(self, connection: Connection, group: Sequence[Report], places: dict[UUID, Place]) -> list[ReportAnswer]:
         """As ever, then a rest before the commit."""
-        answers = await super()._record(connection, group, places)
+        answers = await super().record(connection, group, places)
         await asyncio.sleep(self.chance.random() * 0.04)
         return answers
 

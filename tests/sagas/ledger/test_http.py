@@ -58,6 +58,10 @@ class Api:
         """One call within the environment."""
         return await self._http.request(method, f"{HERE}{path}", json=body, headers=self._headers, **options)
 
+    async def http(self, method: str, path: str) -> httpx.Response:
+        """One call of no environment."""
+        return await self._http.request(method, path, headers=self._headers)
+
 
 class Apis:
     """An admin's calls and a service's."""
@@ -189,6 +193,48 @@ async def test_a_definition_is_registered_once_and_tuned_beside_its_version(apis
     assert actions == ["definition.create", "definition.tune"]
     listed = (await apis.admin.call("GET", "/sagas")).json()
     assert [(one["name"], one["version"]) for one in listed["sagas"]] == [("order", "1")]
+
+
+async def test_arguments_are_added_to_what_a_release_without_them_registered(apis: Apis, world: World) -> None:  # P15, P21
+    path = "/sagas/order/versions/1"
+    await apis.service.call("PUT", path, SAGA)
+    said = {**SAGA, "steps": [{**SAGA["steps"][0], "arguments": ["order_id"]}]}
+    assert (await apis.service.call("PUT", f"{path}?dry_run=true", said)).status_code == 200
+    assert (await apis.service.call("PUT", path, said)).json()["outcome"] == "tuned"
+    for document in (said, SAGA):  # who knows no arguments takes none away
+        answer = await apis.service.call("PUT", path, document)
+        assert (answer.status_code, answer.json()["outcome"]) == (200, "unchanged")
+        assert answer.json()["document"]["steps"][0]["arguments"] == ["order_id"]
+    other = {**SAGA, "steps": [{**SAGA["steps"][0], "arguments": ["order"]}]}
+    for query in ("", "?dry_run=true"):
+        assert (await apis.service.call("PUT", path + query, other)).status_code == 409
+    kept = await world.value("SELECT document::text FROM sagas.definitions")
+    assert "arguments" not in kept, "0.1.0 beside this server reads it, and refuses what it does not know"
+
+
+async def test_a_version_that_leaves_work_without_a_worker_warns(apis: Apis, world: World) -> None:  # P15
+    path = "/sagas/order/versions/{}"
+    assert "warnings" not in (await apis.service.call("PUT", path.format(1), SAGA)).json(), "there is no worker at all"
+    async with world.pg.connection() as connection:
+        await connection.execute("INSERT INTO sagas.workers (environment, id, saga, version, steps) VALUES"
+                                 " ('production', 'w', 'order', '0', '{confirm}')")  # fmt: skip
+        await connection.execute("INSERT INTO sagas.ready (environment, saga, version, due_at, uid, step) VALUES"
+                                 " ('production', 'order', '1', now(), uuidv7(), 'confirm')")  # fmt: skip
+    for answer in (
+        await apis.service.call("PUT", f"{path.format(2)}?dry_run=true", {**SAGA, "version": "2"}),
+        await apis.service.call("PUT", path.format(2), {**SAGA, "version": "2"}),
+    ):
+        served, ready = (warning["detail"] for warning in answer.json()["warnings"] if warning["code"] == "no_worker")
+        assert ("serve 0" in served, "'2'" in served) == (True, True)
+        assert "version '1'" in ready
+
+
+async def test_the_schema_of_definitions_is_read_with_the_right_to_read(apis: Apis) -> None:
+    answer = await apis.admin.http("GET", "/v1/schemas/saga")
+    assert answer.json()["$id"] == "urn:rescind:schema:saga"
+    assert (await apis.nobody.http("GET", "/v1/schemas/saga")).status_code == 403
+    missing = await apis.admin.http("GET", "/v1/schemas/sagas")
+    assert (missing.status_code, missing.json()["suggestion"]) == (404, "saga")
 
 
 async def test_a_bad_definition_is_refused_with_every_fault_at_once(apis: Apis) -> None:

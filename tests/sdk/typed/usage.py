@@ -8,6 +8,7 @@ from typing import Any, assert_type
 import rescind
 import rescind.arq
 import rescind.wsgi
+from rescind import barrier
 from rescind.asgi import RescindMiddleware
 from rescind.messages import consumer, inject, receiving
 from rescind.testing import FlagsFixture, RecordedEffect, RecordedEvaluation
@@ -63,12 +64,35 @@ async def asynchronous() -> None:
     assert_type(await capture("4711", amount_cents=1299), dict[str, str])
 
 
+async def sagas() -> None:
+    async with rescind.AsyncClient(service="checkout") as client:
+        handle = await client.start(order, id="4711", input={"order_id": "4711", "amount_cents": 1299})
+        assert_type(handle, rescind.AsyncHandle)
+        assert_type(await handle.result(timeout_seconds=5), dict[str, Any])
+        assert_type(await client.result(order, "4711"), dict[str, Any])
+        assert_type(await client.run(order, id="4712", input={}, subject="ann"), dict[str, Any])
+        assert_type(await client.start(), None)
+        await client.work(order, order, concurrency=4)
+        assert_type(rescind.current_effect(), rescind.Effect)
+    with rescind.Client(service="checkout") as synchronous:
+        assert_type(synchronous.start(order, id="4711", input={}), rescind.Handle)
+        assert_type(synchronous.run(order, id="4711", input={}), dict[str, Any])
+        assert_type(synchronous.result("order", "4711"), dict[str, Any])
+
+
+async def barriers(connection: Any, effect: rescind.Effect) -> None:
+    assert_type(await barrier.enter(connection, effect, verb="act"), barrier.Entry)
+    assert_type(barrier.enter_sync(connection, effect, verb="undo"), barrier.Entry)
+
+
 def refusals() -> None:
     try:
         synchronous()
     except rescind.EffectKilled as error:
         assert_type(error.off_variant, str | None)
         assert_type(error.rollback_id, str | None)
+    except rescind.SagaUndone as error:
+        assert_type(error.cause, dict[str, Any])
     except rescind.ApiError as error:
         assert_type(error.status, int)
 

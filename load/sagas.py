@@ -1,0 +1,263 @@
+"""Sagas of three steps over HTTP: started, acted by a worker in this process, awaited to their end, 64 in flight, fsync on.
+
+    ./run python load/sagas.py [--seconds 8] [--flight 64] [--repeats 3]
+
+The server is a `rescind dev` in a process of its own. The worker here speaks the plain messages of sdk/rescind/wire.py: steps
+do nothing, reports and starts that come together go together, and each brings the next steps in its answer. Prints sagas per
+second, transactions and WAL of one, the CPU that one cost in each process, and how long one alone takes. Marks: issue 5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import rescind
+import uvloop
+from msgspec import Struct
+from rescind.wire import (
+    InstanceAwait,
+    InstanceAwaitAnswer,
+    InstanceStart,
+    InstanceStartAnswer,
+    InstanceStartRequest,
+    Task,
+    TaskClaim,
+    TaskClaimAnswer,
+    TaskReport,
+    TaskReportAnswer,
+    TaskReportRequest,
+)
+from rich.console import Console
+from rich.table import Table
+
+from load.system import ENVIRONMENT, FLAG, Site, percentile, system
+from runtime.postgres import Connection, connect
+from runtime.queries import parse
+
+QUERIES = parse((Path(__file__).parent / "sql" / "sagas.sql").read_text(), "load/sql/sagas.sql")
+STEPS = ("reserve", "capture", "confirm")
+SAGA = {
+    "flag": FLAG,
+    "steps": [
+        {
+            "name": name,
+            "kind": f"shop.{name}",
+            "key": f"{name}:{{order}}",
+            "arguments": ["order", "amount_cents"],
+            "compensation": {"executor": "worker"},
+        }
+        for name in STEPS
+    ],
+}
+WARMING_SECONDS = 2.0
+ALONE = 200
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """What one repeat showed. CPU is in microseconds a saga."""
+
+    rate: float
+    taken_ms: list[float]
+    transactions: float
+    wal_bytes: float
+    client_cpu: float
+    server_cpu: float
+    database_cpu: float
+
+
+class Shop:
+    """A worker and the one who starts sagas, on one client. `flight`: how many at a time."""
+
+    def __init__(self, client: rescind.AsyncClient, flight: int) -> None:
+        self._api = client.core.api
+        self._flight = flight
+        self._reports: list[TaskReport] = []
+        self._starts: list[InstanceStart] = []
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._bell = asyncio.Event()
+        self._awaited = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        self._senders = 2
+
+    async def __aenter__(self) -> Shop:
+        loops = [self._report() for _ in range(self._senders)]
+        self._loops = [asyncio.create_task(each) for each in (*loops, self._start(), self._await(), self._claim())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+
+    async def run(self, name: str) -> None:
+        """One saga, from its start to its end."""
+        self._waiting[name] = asyncio.get_running_loop().create_future()
+        self._starts.append(
+            InstanceStart(id=name, version="1", input={"order": name, "amount_cents": 1299}, variant="on", subject=f"c-{name}")
+        )
+        self._bell.set()
+        self._awaited.set()
+        await self._waiting[name]
+
+    def _claimed(self) -> TaskClaim:
+        return TaskClaim(worker="load", saga="order", versions=["1"], steps=[], acts=list(STEPS), limit=256)
+
+    def _act(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            self._reports.append(
+                TaskReport(id=task.id, token=task.token, outcome="succeeded", proof={"id": f"x-{task.id}"}, verb="act")
+            )
+        if tasks:
+            self._bell.set()
+
+    async def _start(self) -> None:
+        while True:
+            if not self._starts:
+                await self._heard()
+                continue
+            starts, self._starts = self._starts[:256], self._starts[256:]
+            path = self._api.within("/sagas/order/instances:start")
+            body = InstanceStartRequest(instances=starts, claim=self._claimed())
+            answer = await self._api.call("POST", path, body, InstanceStartAnswer)
+            assert all(one.outcome == "started" for one in answer.results), answer.results
+            self._act(answer.tasks)
+
+    async def _report(self) -> None:
+        while True:
+            if not self._reports:
+                await self._heard()
+                continue
+            reports, self._reports = self._reports[:256], self._reports[256:]
+            body = TaskReportRequest(worker="load", reports=reports, claim=self._claimed())
+            answer = await self._api.call("POST", self._api.within("/tasks:report"), body, TaskReportAnswer)
+            assert set(answer.results) == {"recorded"}, answer.results
+            self._act(answer.tasks)
+
+    async def _claim(self) -> None:
+        """What was not handed out with an answer."""
+        while True:
+            answer = await self._api.call(
+                "POST", self._api.within("/tasks:claim"), self._claimed(), TaskClaimAnswer, timeout_seconds=30
+            )
+            self._act(answer.tasks)
+
+    async def _await(self) -> None:
+        while True:
+            if not self._waiting:
+                self._awaited.clear()
+                await self._awaited.wait()
+            request = InstanceAwait(ids=list(self._waiting)[:256], wait_seconds=5.0)
+            path = self._api.within("/sagas/order/instances:await")
+            answer = await self._api.call("POST", path, request, InstanceAwaitAnswer, timeout_seconds=30)
+            for one in answer.ended:
+                assert one.state == "done", one
+                self._waiting.pop(one.id).set_result(None)
+            if not answer.ended:
+                await asyncio.sleep(0.002)
+
+    async def _heard(self) -> None:
+        self._bell.clear()
+        await self._bell.wait()
+
+
+async def repeat(site: Site, shop: Shop, seconds: float, flight: int, names: Iterator[int], pg: Connection) -> Run:
+    """So many sagas in flight for so long."""
+    taken_ms: list[float] = []
+    before, begun = await spent(pg), time.perf_counter()
+    client, server, database = time.process_time(), site.server_seconds(), site.database_seconds()
+
+    async def caller() -> None:
+        while (since := time.perf_counter()) < begun + seconds:
+            await shop.run(f"o{next(names)}")
+            taken_ms.append((time.perf_counter() - since) * 1000)
+
+    await asyncio.gather(*(caller() for _ in range(flight)))
+    lasted, count = time.perf_counter() - begun, len(taken_ms)
+    client, server = time.process_time() - client, site.server_seconds() - server
+    database = site.database_seconds() - database
+    await asyncio.sleep(1.2)  # PostgreSQL's backends tell their counts once a second
+    after = await spent(pg)
+    return Run(
+        rate=count / lasted,
+        taken_ms=taken_ms,
+        transactions=(after[0] - before[0]) / count,
+        wal_bytes=(after[1] - before[1]) / count,
+        client_cpu=client * 1e6 / count,
+        server_cpu=server * 1e6 / count,
+        database_cpu=database * 1e6 / count,
+    )
+
+
+async def spent(pg: Connection) -> tuple[int, int]:
+    """Transactions and bytes of WAL so far."""
+    await pg.fetchrow(QUERIES["force_statistics"])
+    row = await pg.fetchrow(QUERIES["spent"])
+    return row["transactions"], int(row["wal_bytes"])
+
+
+async def measure(site: Site, arguments: argparse.Namespace) -> tuple[list[Run], list[float]]:
+    """All repeats, then one at a time."""
+    names, alone = itertools.count(), []
+    pg = await connect(site.database_url, application_name="load")
+    with tempfile.TemporaryDirectory() as folder:
+        async with rescind.AsyncClient(
+            url=site.url, token=site.token, environment=ENVIRONMENT, service="load", state_dir=Path(folder)
+        ) as client:
+            async with Shop(client, arguments.flight) as shop:
+                await repeat(site, shop, WARMING_SECONDS, arguments.flight, names, pg)
+                runs = [
+                    await repeat(site, shop, arguments.seconds, arguments.flight, names, pg) for _ in range(arguments.repeats)
+                ]
+                for _ in range(ALONE):
+                    begun = time.perf_counter()
+                    await shop.run(f"o{next(names)}")
+                    alone.append((time.perf_counter() - begun) * 1000)
+    await pg.close()
+    return runs, alone
+
+
+def rows(runs: list[Run], alone: list[float]) -> Iterator[tuple[str, str, str]]:
+    """What is measured, what came out here, and the mark."""
+    rates = [run.rate for run in runs]
+    yield "sagas/s, median repeat", f"{statistics.median(rates):,.0f}", "at least 1,500"
+    yield "sagas/s, worst and best repeat", f"{min(rates):,.0f}, {max(rates):,.0f}", ""
+    taken = [value for run in runs for value in run.taken_ms]
+    yield "one of them in ms, p50 and p99", f"{percentile(taken, 0.5):.1f}, {percentile(taken, 0.99):.1f}", ""
+    yield "one alone in ms, p50 and p99", f"{percentile(alone, 0.5):.1f}, {percentile(alone, 0.99):.1f}", "p50 under 6"
+    yield "transactions a saga", f"{statistics.median(run.transactions for run in runs):.2f}", "at most 1"
+    yield "WAL a saga, bytes", f"{statistics.median(run.wal_bytes for run in runs):,.0f}", "under 4,096"
+    for name, cpu in (
+        ("this process", [run.client_cpu for run in runs]),
+        ("the server", [run.server_cpu for run in runs]),
+        ("PostgreSQL and Valkey", [run.database_cpu for run in runs]),
+    ):
+        yield f"CPU of {name}, µs a saga", f"{statistics.median(cpu):.0f}", ""
+
+
+def main() -> int:
+    """Parse the arguments, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--flight", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    with system() as site:
+        site.api.request("PUT", site.api.within("/sagas/order/versions/1"), json={"document": SAGA, "reason": "load"})
+        runs, alone = uvloop.run(measure(site, arguments))
+    table = Table("what", "here", "mark", title=f"sagas of three steps over HTTP, {arguments.flight} in flight, fsync on")
+    for row in rows(runs, alone):
+        table.add_row(*row)
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""What only time can say, in the ranges that this process's coordinator leases (P18): steps whose leases ran out, processes
+that fell silent, waits that have passed, undoings that have ended. It is read from rows: whoever holds a range goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from uuid import UUID
+
+from asyncpg import Record
+
+from runtime.clock import Clock
+from runtime.postgres import Connection, Postgres
+from runtime.queries import Queries
+from runtime.telemetry import counter
+from sagas.instances.bells import Bells
+from sagas.instances.engine import Engine
+from sagas.instances.rows import QUERIES, columns
+from sagas.instances.turns import Turn
+from sagas.leases import LeaseLost, Leases
+from sagas.ledger.groups import AGAIN
+
+CHANNELS = ("rescind_ready", "rescind_rollback")
+DISPATCH = Queries.load("sagas", "dispatch")
+POLL_SECONDS = 0.5
+LISTEN_AGAIN_SECONDS = 1.0
+PAGE = 256
+
+log = logging.getLogger("rescind.instances")
+survived = counter("rescind.instances.errors")
+
+
+class Keeper:
+    """One per process, beside its coordinator."""
+
+    def __init__(
+        self, pg: Postgres, clock: Clock, engine: Engine, leases: Leases, bells: Bells, *, poll_seconds: float = POLL_SECONDS
+    ) -> None:
+        self._pg = pg
+        self._clock = clock
+        self._engine = engine
+        self._leases = leases
+        self._bells = bells
+        self._poll_seconds = poll_seconds
+        self._bell = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to look."""
+        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._listen())]
+
+    async def stop(self) -> None:
+        """Look no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                moved = await self.round()
+            except Exception as error:
+                survived.add(1, {"loop": "watch"})
+                log.warning("instances could not be looked at: %s: %s", type(error).__name__, error)
+                moved = False
+            if not moved:
+                try:
+                    async with asyncio.timeout(self._poll_seconds):
+                        await self._bell.wait()
+                except TimeoutError:
+                    pass
+            self._bell.clear()
+
+    async def round(self) -> bool:
+        """Look once at every range that is held. Returns whether there may be more to do at once."""
+        held = self._leases.held()
+        if not held:
+            return False
+        async with self._pg.transaction() as connection:
+            await connection.execute(DISPATCH.prefer_indexes)
+            overdue = await connection.fetch(QUERIES.overdue, held, PAGE)
+            passed = await connection.fetch(QUERIES.passed, held, PAGE)
+            ended = await connection.fetch(QUERIES.being_undone, held, PAGE)
+        for number in sorted({row["range"] for row in [*overdue, *passed, *ended]}):
+            try:
+                await self._go_on(number, _of(overdue, number), _of(passed, number))
+                await self._conclude(number, _of(ended, number))
+            except (LeaseLost, *AGAIN):
+                continue
+        return max(len(overdue), len(passed), len(ended)) == PAGE
+
+    async def _go_on(self, number: int, overdue: Sequence[Record], passed: Sequence[Record]) -> None:
+        if not overdue and not passed:
+            return
+        turn = Turn(
+            uids=[row["uid"] for row in overdue if row["is_out"]],
+            silent=[row["uid"] for row in overdue if row["is_silent"]],
+            passed=[(row["uid"], row["name"]) for row in passed],
+        )
+
+        async def fence(connection: Connection) -> None:
+            await self._leases.fence(connection, number)
+
+        async with self._pg.connection() as connection:
+            await self._engine.flush(connection, [turn], lock=fence)
+
+    async def _conclude(self, number: int, ended: Sequence[Record]) -> None:
+        """Say how undoings stand: ended, waiting for a person, or going on again."""
+        if not ended:
+            return
+        rows = [(row["uid"], row["is_final"] is not False, row["reason"]) for row in ended]
+        uids: list[UUID] = [uid for uid, is_final, _ in rows if is_final]
+        async with self._pg.transaction() as connection:
+            await self._leases.fence(connection, number)
+            await connection.fetch(QUERIES.lock, sorted(row["uid"] for row in ended))
+            await connection.execute(QUERIES.conclude, *columns(rows, 3))
+            if uids:
+                await connection.execute(QUERIES.unwatch, uids)
+        self._bells.ring_ended()
+
+    async def _listen(self) -> None:
+        """Hear the bells of other processes."""
+        while True:
+            try:
+                connection = await self._pg.dedicated()
+                try:
+                    await self._hear(connection)
+                finally:
+                    connection.terminate()
+            except Exception as error:
+                survived.add(1, {"loop": "listen"})
+                log.warning("not listening: %s: %s", type(error).__name__, error)
+            await self._clock.sleep(LISTEN_AGAIN_SECONDS)
+
+    async def _hear(self, connection: Connection) -> None:
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: lost.set())
+        await connection.add_listener(CHANNELS[0], lambda *_: self._bells.ring_ready())
+        await connection.add_listener(CHANNELS[1], lambda *_: self._bell.set())
+        await lost.wait()
+
+
+def _of(rows: Sequence[Record], number: int) -> list[Record]:
+    return [row for row in rows if row["range"] == number]

@@ -1,0 +1,74 @@
+"""Instances as people see them: a page of them, or one whole, with its steps and its history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from asyncpg import Record
+from msgspec import Struct
+
+from runtime.postgres import Connection
+from sagas.instances.rows import QUERIES
+
+HISTORY_MAX = 1_000
+EFFECTS_MAX = 1_000
+
+
+class Filter(Struct, frozen=True, kw_only=True):
+    """Which instances; null is any."""
+
+    version: str | None = None
+    state: str | None = None
+    flag: str | None = None
+    subject: str | None = None
+    started_after: datetime | None = None
+    started_before: datetime | None = None
+
+
+async def listing(
+    connection: Connection, environment: str, saga: str, wanted: Filter, *, after: UUID | None, limit: int
+) -> list[dict[str, Any]]:
+    """Instances, the youngest first, from after `after`."""
+    rows = await connection.fetch(
+        QUERIES.listing, environment, saga, after, wanted.version, wanted.state, wanted.flag, wanted.subject,
+        wanted.started_after, wanted.started_before, limit,
+    )  # fmt: skip
+    return [dict(row) for row in rows]
+
+
+async def whole(connection: Connection, row: Record) -> dict[str, Any]:
+    """One instance with everything that is known of it."""
+    effects = await connection.fetch(QUERIES.done_under, row["environment"], row["saga"], row["id"], EFFECTS_MAX)
+    ready = {one["step"]: one["due_at"] for one in await connection.fetch(QUERIES.ready_steps, row["uid"])}
+    waits = await connection.fetch(QUERIES.waiting_for, row["uid"])
+    history = await connection.fetch(QUERIES.history, row["uid"], HISTORY_MAX)
+    shown = {name: value for name, value in row.items() if name not in ("revision_generation", "laid", "turned_back")}
+    return {
+        **shown,
+        "revision": f"{row['revision_generation']}.{row['revision']}",
+        "steps": _steps(effects, ready),
+        "waits": [dict(one) for one in waits],
+        "history": [dict(one) for one in history],
+    }
+
+
+def _steps(effects: Sequence[Record], ready: Mapping[str, datetime]) -> list[dict[str, Any]]:
+    """What was done under the instance in the order in which it was begun, then what lies ready and was not."""
+    steps = [_step(effect, ready.get(effect["step"])) for effect in effects]
+    known = {step["step"] for step in steps}
+    return steps + [{"step": step, "status": "ready", "due_at": at} for step, at in ready.items() if step not in known]
+
+
+def _step(effect: Record, due_at: datetime | None) -> dict[str, Any]:
+    attempts = [one for one in effect["evidence"] if one.get("what") == "attempt"]
+    values = {name: value for name, value in effect.items() if name not in ("id", "instance_id", "evidence")}
+    return {
+        "effect_id": effect["id"],
+        **values,
+        "worker": effect["instance_id"].removeprefix("worker:"),
+        "due_at": due_at,
+        "attempts": [{name: one.get(name) for name in ("attempt", "status", "error", "at")} for one in attempts],
+    }

@@ -1,0 +1,75 @@
+"""The rows of instances: one typed function per query of `sql/instances.sql` that more than one place needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from asyncpg import Record
+from msgspec import Struct
+
+from runtime.postgres import Connection
+from runtime.queries import Queries
+from sagas.store import FlagName
+from sagas.store_reports import Place
+
+QUERIES = Queries.load("sagas", "instances")
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """Where the effect of a step belongs."""
+
+    uid: UUID | None
+    saga: str | None
+    place: Place
+    locks: dict[FlagName, int]
+
+
+async def steps(connection: Connection, effect_ids: Sequence[UUID]) -> dict[UUID, Step]:
+    """Whose steps these effects are, and which locks a report of them takes; an unknown effect is missing."""
+    locks: dict[UUID, dict[FlagName, int]] = {}
+    rows: dict[UUID, Record] = {}
+    for row in await connection.fetch(QUERIES.places, effect_ids):
+        identity, environment = row["id"], row["environment"]
+        rows[identity] = row
+        locks.setdefault(identity, {})[environment, row["flag"]] = row["lock_key"]
+        if row["sibling_flag"] is not None:
+            locks[identity][environment, row["sibling_flag"]] = row["sibling_lock_key"]
+    return {
+        identity: Step(
+            uid=row["uid"],
+            saga=row["saga"],
+            place=Place(
+                environment=row["environment"],
+                flags=frozenset(locks[identity]),
+                lock_keys=frozenset(locks[identity].values()),
+            ),
+            locks=locks[identity],
+        )
+        for identity, row in rows.items()
+    }
+
+
+async def flags(connection: Connection, uids: Iterable[UUID]) -> dict[UUID, dict[FlagName, int]]:
+    """The flags under which something was done in these instances, with their lock keys; an unknown instance is missing."""
+    found: dict[UUID, dict[FlagName, int]] = {}
+    for row in await connection.fetch(QUERIES.flags, list(uids)):
+        found.setdefault(row["uid"], {})[row["environment"], row["flag"]] = row["lock_key"]
+    return found
+
+
+def text(value: Any) -> str:
+    """JSON text for a jsonb column."""
+    return msgspec.json.encode(value).decode()
+
+
+def value(json: str) -> Any:
+    """What a JSON text says."""
+    return msgspec.json.decode(json)
+
+
+def columns(rows: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
+    """Rows turned into `count` columns, for `unnest`."""
+    return [[row[index] for row in rows] for index in range(count)]

@@ -1,0 +1,326 @@
+-- Saga instances: what is read and written as they begin, go on and end (docs/decisions/0024).
+-- Locks: the flags' advisory locks, then new instances by id, instances by uid, effects and keys.
+
+-- name: due
+-- Steps that a worker may take, the oldest first. Not locked: who takes one locks its instance and looks again.
+SELECT r.uid, r.step FROM sagas.ready AS r
+WHERE r.environment = $1 AND r.saga = $2 AND r.version = ANY($3::text []) AND r.due_at <= clock_timestamp()
+    AND r.step = ANY($4::text []) AND (r.run_by IS NULL OR r.run_by = $5)
+    AND ($6::text IS NULL OR r.uid = (
+        SELECT i.uid FROM sagas.instances AS i WHERE i.environment = $1 AND i.saga = $2 AND i.id = $6))
+ORDER BY r.due_at, r.uid LIMIT $7
+
+-- name: places
+-- Which flags' locks the report of a step takes, and whose step it is.
+SELECT e.id, e.environment, e.saga, i.uid, e.flag, sagas.lock_key(e.environment, e.flag) AS lock_key, s.flag AS sibling_flag,
+    sagas.lock_key(e.environment, s.flag) AS sibling_lock_key
+FROM unnest($1::uuid []) AS asked (id)
+INNER JOIN sagas.effects AS e ON e.id = asked.id
+LEFT JOIN sagas.instances AS i ON i.environment = e.environment AND i.saga = e.saga AND i.id = e.saga_instance
+LEFT JOIN sagas.effects AS s
+    ON s.environment = e.environment AND s.saga = e.saga AND s.saga_instance = e.saga_instance AND s.flag <> e.flag
+
+-- name: flags
+-- The flags of instances and of what else was done under them.
+SELECT i.uid, i.environment, i.flag, sagas.lock_key(i.environment, i.flag) AS lock_key
+FROM sagas.instances AS i WHERE i.uid = ANY($1::uuid [])
+UNION
+SELECT i.uid, e.environment, e.flag, sagas.lock_key(e.environment, e.flag)
+FROM sagas.instances AS i
+INNER JOIN sagas.effects AS e ON e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
+WHERE i.uid = ANY($1::uuid [])
+
+-- name: insert
+-- Those whose id is taken get no row back.
+INSERT INTO sagas.instances (
+    uid, environment, saga, id, version, flag, variant, is_off, revision_generation, revision, subject, attributes, input,
+    input_hash, run_by, lease_seconds, traceparent, started_by)
+SELECT
+    n.uid, n.environment, n.saga, n.id, n.version, n.flag, n.variant, n.is_off, n.revision_generation, n.revision, n.subject,
+    n.attributes::jsonb, n.input::jsonb, n.input_hash, n.run_by, n.lease_seconds, n.traceparent, n.started_by
+FROM unnest(
+    $1::uuid [], $2::text [], $3::text [], $4::text [], $5::text [], $6::text [], $7::text [], $8::boolean [], $9::bigint [],
+    $10::bigint [], $11::text [], $12::text [], $13::text [], $14::bytea [], $15::text [], $16::double precision [],
+    $17::text [], $18::text []
+) AS n (
+    uid, environment, saga, id, version, flag, variant, is_off, revision_generation, revision, subject, attributes, input,
+    input_hash, run_by, lease_seconds, traceparent, started_by)
+ORDER BY n.environment, n.saga, n.id
+ON CONFLICT (environment, saga, id) DO NOTHING
+RETURNING uid
+
+-- name: standing_ids
+SELECT i.environment, i.saga, i.id, i.uid, i.state, i.input_hash
+FROM unnest($1::text [], $2::text [], $3::text []) AS n (environment, saga, id)
+INNER JOIN sagas.instances AS i ON i.environment = n.environment AND i.saga = n.saga AND i.id = n.id
+
+-- name: lock
+SELECT i.uid, i.environment, i.saga, i.id, i.version, i.flag, i.variant, i.is_off, i.revision_generation, i.revision, i.subject,
+    i.attributes, i.input, i.run_by, i.lease_seconds, i.traceparent, i.state, i.paused, i.turned_back, i.laid, i.reason, i.error
+FROM sagas.instances AS i WHERE i.uid = ANY($1::uuid []) ORDER BY i.uid FOR NO KEY UPDATE
+
+-- name: lock_free
+-- Of what lies ready, only what nobody else is at.
+SELECT i.uid, i.environment, i.saga, i.id, i.version, i.flag, i.variant, i.is_off, i.revision_generation, i.revision, i.subject,
+    i.attributes, i.input, i.run_by, i.lease_seconds, i.traceparent, i.state, i.paused, i.turned_back, i.laid, i.reason, i.error
+FROM sagas.instances AS i WHERE i.uid = ANY($1::uuid []) ORDER BY i.uid FOR NO KEY UPDATE SKIP LOCKED
+
+-- name: take
+-- What lay ready and is due is in the caller's hands; in the same transaction it is begun, or laid there again.
+DELETE FROM sagas.ready AS r USING unnest($1::uuid [], $2::text []) AS n (uid, step)
+WHERE r.uid = n.uid AND r.step = n.step AND r.due_at <= clock_timestamp()
+RETURNING r.uid, r.step
+
+-- name: hurry
+-- A person does not wait for a retry's delay.
+DELETE FROM sagas.ready AS r WHERE r.uid = $1 RETURNING r.uid, r.step
+
+-- name: known
+-- Per effect done under these instances, and at least once each: what was said of the instance, and the effect. How long ago a step
+-- was first begun: by its id where it was begun again, which carries a server's clock, else by PostgreSQL's.
+WITH said AS MATERIALIZED (
+    SELECT n.*,
+        (SELECT jsonb_agg(jsonb_build_array(f.fact, f.name, CASE WHEN f.fact = 'retry' THEN f.detail -> 'attempts' END)
+            ORDER BY f.id)
+         FROM sagas.facts AS f WHERE f.uid = n.uid) AS facts,
+        (SELECT array_agg(w.name) FROM sagas.waits AS w WHERE w.uid = n.uid) AS waits,
+        (SELECT array_agg(r.step) FROM sagas.ready AS r WHERE r.uid = n.uid) AS queued,
+        EXISTS (SELECT FROM sagas.moving AS m WHERE m.range = sagas.lease_range(n.uid) AND m.uid = n.uid) AS is_watched
+    FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text []) AS n (uid, environment, saga, id)
+)
+SELECT n.uid, n.facts, n.waits, n.queued, n.is_watched,
+    e.id, e.step, e.kind, e.key, e.flag, e.epoch, e.attributes, e.is_off, e.status, e.attempt, e.generation,
+    e.tombstoned, e.result, e.error, e.lease_until > clock_timestamp() AS is_leased,
+    extract(EPOCH FROM clock_timestamp()
+        - CASE WHEN e.attempt > 1 THEN uuid_extract_timestamp(e.id) ELSE e.admitted_at END)::double precision AS since_first_seconds,
+    d.state AS disposition, r.carries
+FROM said AS n
+LEFT JOIN sagas.effects AS e
+    ON e.environment = n.environment AND e.saga = n.saga AND e.saga_instance = n.id AND e.saga_instance IS NOT NULL
+LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
+LEFT JOIN sagas.rollbacks AS r ON r.id = d.rollback_id
+ORDER BY e.generation, e.id
+
+-- name: queue
+INSERT INTO sagas.ready (environment, saga, version, due_at, uid, step, run_by)
+SELECT n.environment, n.saga, n.version, clock_timestamp() + n.in_seconds * interval '1 second', n.uid, n.step, n.run_by
+FROM unnest($1::text [], $2::text [], $3::text [], $4::double precision [], $5::uuid [], $6::text [], $7::text [])
+    AS n (environment, saga, version, in_seconds, uid, step, run_by)
+ON CONFLICT DO NOTHING
+
+-- name: ring
+SELECT pg_notify('rescind_ready', '')
+
+-- name: stand
+INSERT INTO sagas.waits (range, at, uid, name)
+SELECT sagas.lease_range(n.uid), coalesce(clock_timestamp() + n.in_seconds * interval '1 second', 'infinity'), n.uid, n.name
+FROM unnest($1::uuid [], $2::text [], $3::double precision []) AS n (uid, name, in_seconds)
+ON CONFLICT DO NOTHING
+
+-- name: end_waits
+-- By the clock: one that ended otherwise meanwhile is not there any more.
+DELETE FROM sagas.waits AS w USING unnest($1::uuid [], $2::text []) AS n (uid, name)
+WHERE w.uid = n.uid AND w.name = n.name AND w.at <= clock_timestamp()
+RETURNING w.uid, w.name
+
+-- name: close_wait
+DELETE FROM sagas.waits AS w WHERE w.uid = $1 AND w.name = $2
+
+-- name: say
+INSERT INTO sagas.facts (uid, fact, name, detail, by_whom, reason)
+SELECT n.uid, n.fact, n.name, n.detail::jsonb, n.by_whom, n.reason
+FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text [], $5::text [], $6::text [])
+    AS n (uid, fact, name, detail, by_whom, reason)
+
+-- name: clear
+-- Nothing waits and nothing lies ready of what goes forward no more.
+WITH unqueued AS (
+    DELETE FROM sagas.ready AS r WHERE r.uid = ANY($1::uuid [])
+)
+DELETE FROM sagas.waits AS w WHERE w.uid = ANY($1::uuid [])
+
+-- name: watch
+INSERT INTO sagas.moving (range, uid) SELECT sagas.lease_range(u.uid), u.uid FROM unnest($1::uuid []) AS u (uid)
+ON CONFLICT DO NOTHING
+
+-- name: unwatch
+DELETE FROM sagas.moving AS m USING unnest($1::uuid []) AS u (uid) WHERE m.range = sagas.lease_range(u.uid) AND m.uid = u.uid
+
+-- name: change
+UPDATE sagas.instances AS i SET
+    state = n.state, reason = n.reason, error = n.error::jsonb, result = n.result::jsonb, turned_back = n.turned_back,
+    laid = n.laid, run_by = CASE WHEN n.taken_over THEN NULL ELSE i.run_by END, changed_at = clock_timestamp(),
+    ended_at = CASE WHEN n.state IN ('done', 'undone', 'killed') THEN clock_timestamp() END
+FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text [], $5::text [], $6::boolean [], $7::boolean [], $8::boolean [])
+    AS n (uid, state, reason, error, result, turned_back, laid, taken_over)
+WHERE i.uid = n.uid
+
+-- name: pause
+UPDATE sagas.instances SET paused = $2, changed_at = clock_timestamp() WHERE uid = $1 AND paused <> $2 RETURNING uid
+
+-- name: standing
+SELECT r.id FROM sagas.rollbacks AS r
+WHERE r.carries = 'instances' AND r.environment = $1 AND sagas.lease_range(r.id) = $2
+
+-- name: raise_standing
+-- Closed, drained and enumerated from its first moment: it has no flags, and its set is what is joined to it.
+INSERT INTO sagas.rollbacks (
+    id, environment, state, generation, revision, compensate, reason, actor, carries, closed_at, contained_at, drained_at,
+    enumerated_at)
+SELECT c.id, $1, 'compensating', 0, 0, 'auto', 'a saga turned back', 'rescind', 'instances', clock_timestamp(),
+    clock_timestamp(), clock_timestamp(), clock_timestamp()
+FROM (SELECT uuidv7() AS id FROM generate_series(1, 1000)) AS c
+WHERE sagas.lease_range(c.id) = $2
+LIMIT 1
+ON CONFLICT (environment, sagas.lease_range(id)) WHERE carries = 'instances' DO NOTHING
+
+-- name: lay
+-- Everything done under these instances that has not ended: joined to the standing rollback, and to be looked at by whoever drives
+-- it. An older server may have taken the standing rollback for one that has settled.
+WITH chosen AS MATERIALIZED (
+    SELECT n.rollback_id, e.id, e.status IN ('admitted', 'in_doubt') AS undetermined
+    FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text []) AS n (rollback_id, environment, saga, id)
+    INNER JOIN sagas.effects AS e ON e.environment = n.environment AND e.saga = n.saga AND e.saga_instance = n.id
+    LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
+    WHERE e.saga_instance IS NOT NULL AND (d.effect_id IS NULL OR d.state IN ('pending', 'waiting'))
+), joined AS (
+    INSERT INTO sagas.members (rollback_id, effect_id, undetermined)
+    SELECT c.rollback_id, c.id, c.undetermined FROM chosen AS c ORDER BY c.rollback_id, c.id
+    ON CONFLICT DO NOTHING
+), reopened AS (
+    UPDATE sagas.rollbacks AS r SET state = 'compensating', version = r.version + 1
+    WHERE r.id = ANY($1::uuid []) AND r.state = 'settled'
+), rung AS (
+    SELECT pg_notify('rescind_rollback', c.rollback_id::text) FROM (SELECT DISTINCT x.rollback_id FROM chosen AS x) AS c
+), noted AS (
+    INSERT INTO sagas.late (rollback_id, effect_id)
+    SELECT c.rollback_id, c.id FROM chosen AS c ORDER BY c.rollback_id, c.id
+    ON CONFLICT (rollback_id, effect_id) DO UPDATE SET at = clock_timestamp()
+)
+SELECT count(*) FROM rung
+
+-- name: held
+SELECT e.id FROM unnest($2::uuid [], $3::uuid []) AS n (id, token)
+INNER JOIN sagas.effects AS e ON e.id = n.id AND e.token = n.token
+WHERE e.environment = $1 AND e.status = 'admitted' AND e.lease_until > clock_timestamp()
+
+-- name: states
+SELECT i.id, i.state, i.result, i.reason, i.error FROM sagas.instances AS i
+WHERE i.environment = $1 AND i.saga = $2 AND i.id = ANY($3::text [])
+
+-- name: overdue
+-- What asks for a coordinator in its ranges: steps whose lease ran out, processes that fell silent.
+SELECT m.range, m.uid, x.is_out, false AS is_silent
+FROM sagas.moving AS m
+INNER JOIN sagas.instances AS i ON i.uid = m.uid
+CROSS JOIN LATERAL (
+    SELECT bool_or(e.status = 'admitted' AND e.lease_until <= clock_timestamp()) AS is_out FROM sagas.effects AS e
+    WHERE e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
+) AS x
+WHERE m.range = ANY($1::smallint []) AND NOT i.laid AND x.is_out
+UNION ALL
+SELECT m.range, m.uid, false, true
+FROM sagas.moving AS m
+INNER JOIN sagas.instances AS i ON i.uid = m.uid AND i.run_by IS NOT NULL AND i.state = 'running'
+WHERE m.range = ANY($1::smallint []) AND EXISTS (
+    SELECT FROM sagas.ready AS r
+    WHERE r.uid = i.uid AND r.due_at < clock_timestamp() - i.lease_seconds * interval '1 second')
+LIMIT $2
+
+-- name: passed
+SELECT w.range, w.uid, w.name FROM sagas.waits AS w
+WHERE w.range = ANY($1::smallint []) AND w.at <= clock_timestamp() ORDER BY w.range, w.at LIMIT $2
+
+-- name: abandon
+-- Still lying there under the lock: nobody of its process has come for it.
+DELETE FROM sagas.ready AS r USING sagas.instances AS i
+WHERE r.uid = ANY($1::uuid []) AND i.uid = r.uid AND r.run_by IS NOT NULL
+    AND r.due_at < clock_timestamp() - i.lease_seconds * interval '1 second'
+RETURNING r.uid, r.step
+
+-- name: adopt
+-- What lay ready for a process that is gone is anybody's.
+UPDATE sagas.ready SET run_by = NULL WHERE uid = ANY($1::uuid [])
+
+-- name: being_undone
+-- How the undoing of instances stands: null where something goes on by itself, else why it waits, or that it has ended.
+SELECT m.range, m.uid, i.state, x.is_final, x.reason
+FROM sagas.moving AS m
+INNER JOIN sagas.instances AS i ON i.uid = m.uid AND i.laid
+CROSS JOIN LATERAL (
+    SELECT bool_and(coalesce(d.state NOT IN ('pending', 'waiting')
+            AND NOT (d.state = 'never_happened' AND e.status IN ('succeeded', 'in_doubt')), false)) AS is_final,
+        CASE WHEN bool_and(coalesce(d.state <> 'pending', false)) THEN min(d.reason) FILTER (WHERE d.state = 'waiting') END AS reason
+    FROM sagas.effects AS e
+    LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
+    WHERE e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
+) AS x
+WHERE m.range = ANY($1::smallint []) AND (
+    coalesce(x.is_final, true) OR (x.reason IS NOT NULL) <> (i.state = 'waiting'))
+LIMIT $2
+
+-- name: conclude
+UPDATE sagas.instances AS i SET
+    state = CASE WHEN n.is_final THEN 'undone' WHEN n.reason IS NOT NULL THEN 'waiting' ELSE 'undoing' END,
+    reason = CASE WHEN n.is_final OR n.reason IS NULL THEN i.error ->> 'reason' ELSE n.reason END,
+    changed_at = clock_timestamp(), ended_at = CASE WHEN n.is_final THEN clock_timestamp() END
+FROM unnest($1::uuid [], $2::boolean [], $3::text []) AS n (uid, is_final, reason)
+WHERE i.uid = n.uid AND i.laid AND i.state <> 'undone'
+RETURNING i.uid
+
+-- name: one
+SELECT i.uid, i.environment, i.saga, i.id, i.version, i.flag, i.variant, i.is_off, i.revision_generation, i.revision, i.subject,
+    i.attributes, i.input, i.run_by, i.traceparent, i.started_by, i.started_at, i.state, i.paused, i.reason, i.error, i.result,
+    i.changed_at, i.ended_at, i.turned_back, i.laid
+FROM sagas.instances AS i WHERE i.environment = $1 AND i.saga = $2 AND i.id = $3
+
+-- name: near
+SELECT i.id FROM sagas.instances AS i WHERE i.environment = $1 AND i.saga = $2 ORDER BY i.uid DESC LIMIT 200
+
+-- name: history
+SELECT f.id, f.fact, f.name, f.detail, f.by_whom, f.reason, f.at FROM sagas.facts AS f WHERE f.uid = $1 ORDER BY f.id LIMIT $2
+
+-- name: waiting_for
+SELECT w.name, nullif(w.at, 'infinity') AS at FROM sagas.waits AS w WHERE w.uid = $1 ORDER BY w.name
+
+-- name: ready_steps
+SELECT r.step, r.due_at FROM sagas.ready AS r WHERE r.uid = $1 ORDER BY r.due_at, r.step
+
+-- name: done_under
+SELECT e.id, e.step, e.kind, e.key, e.status, e.attempt, e.generation, e.admitted_at, e.completed_at, e.lease_until,
+    e.instance_id, e.error, e.result, e.evidence, d.state AS disposition, d.reason AS disposition_reason, d.rollback_id
+FROM sagas.effects AS e
+LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
+WHERE e.environment = $1 AND e.saga = $2 AND e.saga_instance = $3
+ORDER BY e.id LIMIT $4
+
+-- name: event_is_known
+SELECT EXISTS (SELECT FROM sagas.facts AS f
+    WHERE f.uid = $1 AND f.fact = 'event' AND f.name = $2 AND f.detail ->> 'event_id' = $3)
+
+-- name: facts_count
+SELECT count(*) FROM sagas.facts AS f WHERE f.uid = $1
+
+-- name: listing
+SELECT i.uid, i.id, i.version, i.flag, i.variant, i.subject, i.state, i.paused, i.reason, i.started_by, i.started_at, i.changed_at,
+    i.ended_at
+FROM sagas.instances AS i
+WHERE i.environment = $1 AND i.saga = $2
+    AND ($3::uuid IS NULL OR i.uid < $3)
+    AND ($4::text IS NULL OR i.version = $4)
+    AND ($5::text IS NULL OR i.state = $5)
+    AND ($6::text IS NULL OR i.flag = $6)
+    AND ($7::text IS NULL OR i.subject = $7)
+    AND ($8::timestamptz IS NULL OR i.started_at >= $8)
+    AND ($9::timestamptz IS NULL OR i.started_at < $9)
+ORDER BY i.uid DESC LIMIT $10
+
+-- name: undoing_effects
+-- What of an instance's undoing waits for a person, of one step or of all, by the rollback that undoes it.
+SELECT d.rollback_id, d.effect_id
+FROM sagas.effects AS e
+INNER JOIN sagas.dispositions AS d ON d.effect_id = e.id
+INNER JOIN sagas.rollbacks AS r ON r.id = d.rollback_id AND r.carries = 'instances'
+WHERE e.environment = $1 AND e.saga = $2 AND e.saga_instance = $3 AND ($4::text IS NULL OR e.step = $4)
+    AND (d.state = 'waiting' OR ($5::boolean AND d.state = 'pending'))
+ORDER BY d.effect_id
