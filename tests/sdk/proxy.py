@@ -83,12 +83,12 @@ class Proxy:
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for one in (writer, their_writer):  # before anything is waited for: a second cancellation may come meanwhile
+                self._writers.discard(one)
+                one.close()
             for end in ends:
                 end.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
-            for one in (writer, their_writer):
-                self._writers.discard(one)
-                one.close()
             for one in (writer, their_writer):
                 with suppress(OSError):
                     await one.wait_closed()
