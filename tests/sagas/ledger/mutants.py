@@ -96,8 +96,10 @@ class OutsideTheFence(Dawdling):
 class FromTheReply(rescind.admission.Admission):
     """An instance whose start window counts from the answer, not from before it asked."""
 
-    async def ask(self, asking: rescind.admission.Asking) -> AdmitResult:
+    async def ask(
+        self, asking: rescind.admission.Asking, seconds: float = rescind.admission.ADMISSION_SECONDS, *, once: bool = False
+    ) -> AdmitResult:
         """As ever, then forget when that was."""
-        result = await super().ask(asking)
+        result = await super().ask(asking, seconds, once=once)
         asking.asked_at = self._clock.monotonic()
         return result
