@@ -334,7 +334,7 @@ class Lives(RuleBasedStateMachine):
 
     def heal(self) -> bool:
         """One thing that gets better; false once there is none."""
-        asked = [name for name, fact in self.facts.steps.items() if fact.looking == "asked" and fact.status == "in_doubt"]
+        asked = [name for name, fact in self.facts.steps.items() if fact.looking == "asked" and fact.status != "succeeded"]
         if self.out():
             self.end(self.out()[0], status="succeeded")
         elif asked and self.decision.state is State.RUNNING:
