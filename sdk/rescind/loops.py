@@ -61,3 +61,4 @@ async def _cancel_all() -> None:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=ENDING_SECONDS)
+        await asyncio.sleep(0)  # what these have closed is gone one turn of the loop later

@@ -13,7 +13,7 @@ from typing import Any
 
 from rescind.clock import full_jitter_seconds
 from rescind.core import Core
-from rescind.effects import ERROR_LENGTH_MAX, Effect, readable
+from rescind.effects import Effect, readable, text_of
 from rescind.errors import ApiError, ConfigurationError, NotDone, Unreachable
 from rescind.saga import Saga, Step
 from rescind.wire import (
@@ -180,4 +180,4 @@ def effect_of(values: dict[str, Any], action_key: str, attempt: int) -> Effect:
 
 def described(error: BaseException) -> dict[str, Any]:
     """What is told of an error."""
-    return {"type": type(error).__name__, "detail": str(error)[:ERROR_LENGTH_MAX]}
+    return {"type": type(error).__name__, "detail": text_of(error)}

@@ -111,13 +111,13 @@ def test_a_callback_may_ask_and_may_close(site: Site) -> None:
     assert thread is not None
     thread.join(CEILING_SECONDS)
     assert not thread.is_alive()
+    assert all(task.done() for task in client.core.tasks)
     assert client.status().state == "closed"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of connections that the loop left open
-def test_an_asynchronous_client_is_closed_after_its_loop(site: Site) -> None:
-    client = rescind.AsyncClient(**site.options)
-    assert asyncio.run(client.wait_ready())
+def test_an_asynchronous_client_is_closed_after_its_loop(tmp_path: Path) -> None:
+    client = rescind.AsyncClient(url="http://127.0.0.1:9", token="t", environment="production", state_dir=tmp_path)
+    assert not asyncio.run(client.wait_ready(0.5))
     asyncio.run(client.close())
     assert client.status().state == "closed"
 
@@ -132,3 +132,22 @@ def test_an_asynchronous_client_is_closed_from_another_loop(site: Site) -> None:
             return client.status().state
 
         assert home.run(live()) == "closed"
+
+
+async def test_closing_ends_everything_whatever_is_wrong_with_the_last_words(site: Site) -> None:
+    client = rescind.AsyncClient(**site.options)
+    assert await client.wait_ready()
+    client.core.declarations.keys = frozenset(["no UTF-8 \ud800"])
+    await client.close()
+    assert all(task.done() for task in client.core.tasks)
+
+
+def test_threads_that_close_at_once_end_everything_once(site: Site) -> None:
+    client = rescind.Client(**site.options)
+    assert client.wait_ready()
+    thread = client._thread
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda _: client.close(), range(4))) == [None] * 4
+    assert thread is not None
+    thread.join(CEILING_SECONDS)
+    assert all(task.done() for task in client.core.tasks)
