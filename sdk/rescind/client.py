@@ -193,7 +193,7 @@ class Client(Evaluations):
         try:
             loop.run_forever()
         finally:
-            end_all(loop)
+            end_all(loop, self.core.api.close)
 
 
 class AsyncClient(Evaluations):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -48,10 +48,12 @@ async def end_on(home: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None
             await result_here(asyncio.run_coroutine_threadsafe(work, home))
 
 
-def end_all(loop: asyncio.AbstractEventLoop) -> None:
-    """The loop has stopped for good: cancel what is left on it, so that whoever waits for it hears so, and close it."""
+def end_all(loop: asyncio.AbstractEventLoop, let_go: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """The loop has stopped for good: cancel what is left on it, so that whoever waits for it hears so, `let_go` of what that
+    held, and close it."""
     try:
         loop.run_until_complete(_cancel_all())
+        loop.run_until_complete(let_go())
     finally:
         loop.close()
 
@@ -61,4 +63,4 @@ async def _cancel_all() -> None:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=ENDING_SECONDS)
-        await asyncio.sleep(0)  # what these have closed is gone one turn of the loop later
+    await asyncio.sleep(0)  # what these have closed is gone one turn of the loop later
