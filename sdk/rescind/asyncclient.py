@@ -14,6 +14,7 @@ from rescind.errors import ClientClosed, ConfigurationError
 from rescind.evaluations import Evaluations, effect_context
 from rescind.handles import AsyncHandle, Order, Results, begin
 from rescind.hands import LEASE_SECONDS
+from rescind.loops import end_on
 from rescind.options import CLOSE_SECONDS, READY_SECONDS, EffectOptions, InstanceOptions, Options
 from rescind.running import run
 from rescind.saga import Saga
@@ -122,7 +123,12 @@ class AsyncClient(Evaluations):
 
     async def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
         """Deliver what is under way, sign off, stop. Bounded; the second call does nothing."""
-        await self.core.close(timeout_seconds)
+        home = self._loop
+        if home is None or home is asyncio.get_running_loop():
+            await self.core.close(timeout_seconds)
+        else:
+            await end_on(home, self.core.close(timeout_seconds), timeout_seconds)
+            self.core.closed = True
 
     async def __aenter__(self) -> AsyncClient:
         await self.wait_ready()

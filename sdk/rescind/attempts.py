@@ -17,7 +17,7 @@ from typing import Any
 
 from rescind.bodies import Begin, Permission
 from rescind.core import Core
-from rescind.effects import ERROR_LENGTH_MAX, Effect, entered, readable
+from rescind.effects import Effect, entered, readable, text_of
 from rescind.errors import NotDone
 from rescind.handlers import Act, Handlers
 from rescind.permits import START_WINDOW_MS
@@ -167,4 +167,4 @@ def effect_of(values: dict[str, Any], action_key: str, attempt: int) -> Effect:
 
 def described(error: BaseException) -> dict[str, Any]:
     """What is told of an error."""
-    return {"type": type(error).__name__, "detail": str(error)[:ERROR_LENGTH_MAX]}
+    return {"type": type(error).__name__, "detail": text_of(error)}

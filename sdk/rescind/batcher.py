@@ -29,10 +29,11 @@ SWEEP_SECONDS = 0.1
 class Ticket(Generic[Item, Result]):
     """One item under way; `await ticket.future` gives its result, or raises what its request raised."""
 
-    __slots__ = ("_error", "_result", "future", "is_answered", "item", "until")
+    __slots__ = ("_error", "_result", "future", "is_answered", "item", "size", "until")
 
-    def __init__(self, item: Item, future: asyncio.Future[Result], until: float) -> None:
+    def __init__(self, item: Item, size: int, future: asyncio.Future[Result], until: float) -> None:
         self.item = item
+        self.size = size
         self.future = future
         self.until = until
         self.is_answered = False
@@ -85,14 +86,15 @@ class Batcher(Generic[Item, Result]):
     def submit(self, item: Item, seconds: float = float("inf")) -> Ticket[Item, Result]:
         """Send `item`; its ticket fails with `TimeoutError` after `seconds`.
 
-        Raises `ClientClosed`, and `Unreachable` when too many wait.
+        Raises `ClientClosed`, `Unreachable` when too many wait, and what `size_of` raises for an item that cannot be written:
+        that is the business of its caller, and of nobody in the same batch.
         """
         if self._closed:
             raise ClientClosed("the client was closed")
         if len(self._waiting) >= WAITING_MAX:
             raise Unreachable(f"{WAITING_MAX} are waiting already")
         loop = asyncio.get_running_loop()
-        ticket: Ticket[Item, Result] = Ticket(item, loop.create_future(), loop.time() + seconds)
+        ticket: Ticket[Item, Result] = Ticket(item, self._size_of(item), loop.create_future(), loop.time() + seconds)
         self._waiting.append(ticket)
         if not self._scheduled and len(self._in_flight) < IN_FLIGHT_MAX:
             self._scheduled = True
@@ -139,8 +141,8 @@ class Batcher(Generic[Item, Result]):
 
     def _batch(self, size: int) -> list[Ticket[Item, Result]]:
         batch = [self._waiting.popleft()]
-        total = self._size_of(batch[0].item)
-        while len(batch) < size and (total := total + self._size_of(self._waiting[0].item)) <= BODY_BYTES_MAX:
+        total = batch[0].size
+        while len(batch) < size and (total := total + self._waiting[0].size) <= BODY_BYTES_MAX:
             batch.append(self._waiting.popleft())
         return batch
 

@@ -19,10 +19,11 @@ from rescind import forks
 from rescind.asyncclient import AsyncClient
 from rescind.core import Core
 from rescind.effects import EffectContext
-from rescind.errors import ConfigurationError
+from rescind.errors import ClientClosed, ConfigurationError
 from rescind.evaluations import Evaluations, effect_context
 from rescind.handles import Handle, Order, Results, begin
 from rescind.hands import LEASE_SECONDS
+from rescind.loops import end_all, result_here, result_of
 from rescind.options import CLOSE_SECONDS, READY_SECONDS, EffectOptions, InstanceOptions, Options
 from rescind.running import run
 from rescind.saga import Saga
@@ -44,6 +45,7 @@ class Client(Evaluations):
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._leaving: asyncio.Future[None] | None = None
 
     def effect(
         self, kind: str, *, flag: str, key: str, payload: Mapping[str, Any], **options: Unpack[EffectOptions]
@@ -58,7 +60,7 @@ class Client(Evaluations):
         self.ensure_started()
         try:
             return self.block_on_core(self.core.wait_ready(timeout_seconds), timeout_seconds + READY_SLACK_SECONDS)
-        except (TimeoutError, concurrent.futures.TimeoutError):  # a callback holds up the thread
+        except (TimeoutError, concurrent.futures.TimeoutError, ConfigurationError, ClientClosed):  # in, or behind, a callback
             return self.core.current.snapshot is not None
 
     def register(self, saga: Saga) -> bool:
@@ -110,11 +112,18 @@ class Client(Evaluations):
         return self.block_on_core(run(self.core, order, lease_seconds))
 
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
-        """Deliver what is under way, sign off, stop the thread. Bounded; the second call does nothing."""
+        """Deliver what is under way, sign off, stop the thread. Bounded; the second call does nothing.
+
+        Who waits for the client in another thread gets `ClientClosed`. In a callback, on the client's own, it returns at once.
+        """
         with self._starting:
             thread, loop, self._thread, self._loop = self._thread, self._loop, None, None
         if thread is None or loop is None:
             self.core.closed = True
+            return
+        if threading.current_thread() is thread:
+            self._leaving = asyncio.ensure_future(self.core.close(timeout_seconds), loop=loop)
+            self._leaving.add_done_callback(lambda _: loop.stop())
             return
         until = time.monotonic() + timeout_seconds
         closing = asyncio.run_coroutine_threadsafe(self.core.close(timeout_seconds * 0.9), loop)
@@ -163,38 +172,31 @@ class Client(Evaluations):
 
     async def on_core(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the thread's loop, from another loop."""
-        loop = self._running_loop()
-        if loop is None:
-            return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+        future = self._hand_over(work)
+        return await (work if future is None else result_here(future))
 
     def block_on_core(self, work: Coroutine[Any, Any, T], timeout_seconds: float | None = None) -> T:
         """Run `work` on the thread's loop and wait for it."""
-        loop = self._running_loop()
-        if loop is None:
-            return asyncio.run(work)
-        if threading.current_thread() is self._thread:
+        if self._thread is not None and threading.current_thread() is self._thread:
             work.close()
             raise ConfigurationError("this would wait for the thread that it runs on: do it outside of the callback")
-        future = asyncio.run_coroutine_threadsafe(work, loop)
-        try:
-            return future.result(timeout_seconds)
-        except (KeyboardInterrupt, concurrent.futures.TimeoutError):
-            future.cancel()
-            raise
+        future = self._hand_over(work)
+        return asyncio.run(work) if future is None else result_of(future, timeout_seconds)
 
     def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run `work` on the thread's loop and do not wait."""
-        loop = self._running_loop()
-        if loop is None:
-            asyncio.run(work)
-        else:
-            loop.call_soon_threadsafe(self.core.keep, work)
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop | None:
-        """The thread's loop; None once the client is closed, when work only goes to disk."""
         self.ensure_started()
-        return self._loop
+        with self._starting:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self.core.keep, work)
+                return
+        asyncio.run(work)
+
+    def _hand_over(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T] | None:
+        """`work`, begun on the thread's loop before that can stop; None once closed, when work only goes to disk."""
+        self.ensure_started()
+        with self._starting:
+            return None if self._loop is None else asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
@@ -202,4 +204,4 @@ class Client(Evaluations):
         try:
             loop.run_forever()
         finally:
-            loop.close()
+            end_all(loop, self.core.api.close)

@@ -69,6 +69,7 @@ class Core:
         self.source = "none"
         """Where the snapshot is from: none, disk, bootstrap, network."""
         self.closed = False
+        self._is_ending = False
         self._given_api = api
         self._assemble(settings.environment)
 
@@ -161,9 +162,9 @@ class Core:
 
     async def close(self, timeout_seconds: float) -> None:
         """Deliver what is under way, sign off, stop. Bounded, and the second call does nothing."""
-        if self.closed:
+        if self._is_ending:
             return
-        self.closed = True
+        self.closed = self._is_ending = True
         polls = self.instances.tasks()
         self.instances.abandon()
         try:
@@ -171,6 +172,8 @@ class Core:
                 await asyncio.gather(self._take_leave(), self.warm.flush(), self._last_counts())
         except (TimeoutError, RescindError) as error:
             logger.debug("signing off ended early: %s", error)
+        except Exception:  # whatever it was, the rest is ended all the same
+            logger.exception("signing off failed")
         self.permits.abandon()
         self.notifier.turned()
         left = [*self.tasks, *polls, *self.follower.tasks(), *self.api.tasks()]

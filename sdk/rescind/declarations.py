@@ -21,10 +21,15 @@ class Declarations:
     def add(self, *keys: str) -> None:
         """Raises `ConfigurationError` for what is no key, and for more than `DECLARED_MAX` in all."""
         given: tuple[object, ...] = keys
-        wrong = [key for key in given if not (isinstance(key, str) and 0 < len(key) <= KEY_LENGTH_MAX)]
+        wrong = [key for key in given if not (isinstance(key, str) and 0 < len(key) <= KEY_LENGTH_MAX and is_sendable(key))]
         if wrong:
             raise ConfigurationError(f"declare() takes keys of flags, not {wrong[0]!r:.80}")
         together = self.keys | set(keys)
         if len(together) > DECLARED_MAX:
             raise ConfigurationError(f"a client declares at most {DECLARED_MAX} flags, these would be {len(together)}")
         self.keys = together
+
+
+def is_sendable(key: str) -> bool:
+    """Whether it can be written in UTF-8: a heartbeat that carries half a surrogate would never go out."""
+    return key.encode(errors="ignore").decode() == key

@@ -217,7 +217,7 @@ class EffectContext:
                 effect_id=effect.id, token=permission.token, outcome="succeeded", result=readable(effect.result)
             )
         proven = isinstance(error, NotDone) or self._core.registration.is_proof(self._ask.saga, self._ask.step, error)
-        said = {"type": type(error).__name__, "detail": str(error)[:ERROR_LENGTH_MAX]}
+        said = {"type": type(error).__name__, "detail": text_of(error)}
         return EffectReport(effect_id=effect.id, token=permission.token, outcome="failed" if proven else "unknown", error=said)
 
     def _taken(self) -> Permission:
@@ -234,6 +234,11 @@ class EffectContext:
         if permission is not None:
             self._face.in_background(self._core.permits.give_back(permission))
         return Unreachable(f"{STARTS_MAX} permissions to begin effect {self._ask.key!r} ran out before its body could begin")
+
+
+def text_of(error: BaseException) -> str:
+    """What it says, not at length, in what can be written as UTF-8."""
+    return str(error)[:ERROR_LENGTH_MAX].encode(errors="replace").decode()
 
 
 def copy_of(values: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from rescind.declarations import is_sendable
 from rescind.errors import ConfigurationError
 
 CHILD = "+"
@@ -65,7 +66,7 @@ def settings_from(
         raise ConfigurationError(f"url must begin with http:// or https://, not {url!r}")
     bootstrap = bootstrap or variables.get("RESCIND_BOOTSTRAP") or None
     service = service or variables.get("RESCIND_SERVICE") or "unnamed"
-    return ClientSettings(
+    settings = ClientSettings(
         url=url.rstrip("/"),
         token=token,
         environment=environment or variables.get("RESCIND_ENVIRONMENT") or None,
@@ -75,6 +76,10 @@ def settings_from(
         state_dir=Path(state_dir or variables.get("RESCIND_STATE_DIR") or default_state_dir(variables)),
         bootstrap=Path(bootstrap) if isinstance(bootstrap, str) else bootstrap,
     )
+    for name in ("url", "token", "environment", "service", "service_version", "instance"):
+        if not is_sendable(getattr(settings, name) or ""):
+            raise ConfigurationError(f"{name} cannot be written as UTF-8")
+    return settings
 
 
 def unique() -> str:

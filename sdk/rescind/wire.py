@@ -201,9 +201,9 @@ COUNTED_BYTES_MAX = 255
 """Of the name of a flag, a variant, a reason or a service in a count."""
 
 
-def is_countable(text: str, bytes_max: int = COUNTED_BYTES_MAX) -> bool:
-    """Whether a text may stand in a count: not too long in UTF-8, no control characters, no halves of surrogates."""
-    return not text or (text.isprintable() and len(text.encode()) <= bytes_max)
+def is_countable(text: object, bytes_max: int = COUNTED_BYTES_MAX) -> bool:
+    """Whether it may stand in a count: a text, not too long in UTF-8, no control characters, no halves of surrogates."""
+    return isinstance(text, str) and (not text or (text.isprintable() and len(text.encode()) <= bytes_max))
 
 
 class EvaluationCount(Struct, frozen=True, kw_only=True):

@@ -145,9 +145,16 @@ def test_declaring_does_no_io_and_is_bounded(tmp_path: Path) -> None:
     client = rescind.Client(url="http://127.0.0.1:9", token="t", state_dir=tmp_path / "state")
     client.declare(*(f"flag-{number}" for number in range(DECLARED_MAX)))
     client.declare("flag-1")
-    for wrong in ("one-more", "", "x" * 256, 7):
-        with pytest.raises(rescind.ConfigurationError):
-            client.declare(wrong)  # type: ignore[arg-type]
+    with pytest.raises(rescind.ConfigurationError, match="at most"):
+        client.declare("one-more")
     assert len(client.status().declared) == DECLARED_MAX
     assert threading.active_count() == threads
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("wrong", ["", "x" * 256, "half a surrogate \ud800", 7, None])
+def test_what_is_no_key_of_a_flag_is_not_declared(tmp_path: Path, wrong: Any) -> None:
+    client = rescind.Client(url="http://127.0.0.1:9", token="t", state_dir=tmp_path)
+    with pytest.raises(rescind.ConfigurationError, match="keys of flags"):
+        client.declare("right", wrong)
+    assert client.status().declared == []

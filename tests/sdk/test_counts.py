@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from rescind import Client
 from rescind.clock import Clock
@@ -332,6 +333,22 @@ def test_a_duration_that_is_none_is_left_out_and_nothing_raises(client: Client, 
     client.track(7, ok=True)  # type: ignore[arg-type]
     client.core.counts.close_window(Clock().monotonic())
     assert all(one.durations == [] for window in client.core.counts.held for one in window.outcomes)
+
+
+@pytest.mark.parametrize("wrong", [7, [], b"on", "half a surrogate \ud800", "x" * 256])
+def test_what_is_no_name_takes_no_window_from_the_others(client: Client, wrong: Any) -> None:
+    # P6
+    assert client.boolean(wrong, True) is True
+    client.track(wrong, ok=True)
+    client.track("on", ok=True, variant=wrong)
+    assert client.boolean("on", False) is True
+    client.track("on", ok=True, variant="on")
+    client.core.counts.close_window(Clock().monotonic())
+    message = client.core.counts.held[-1].message(Clock().monotonic())
+    assert msgspec.json.encode(message)
+    assert all(isinstance(one.flag, str) for one in message.evaluations)
+    assert [(one.flag, one.ok) for one in message.outcomes] == [("", 2), ("on", 1)]
+    assert sum(one.count for one in message.evaluations if one.flag == "on") == 1
 
 
 async def test_the_fixture_of_services_tests_records_outcomes() -> None:

@@ -94,6 +94,12 @@ def test_the_stub_names_what_the_package_has_and_where_it_lives() -> None:
     assert sorted(named) == rescind.__all__
 
 
+def test_each_public_name_is_listed_once() -> None:
+    listed = dir(rescind)
+    assert set(rescind.__all__) <= set(listed)
+    assert len(listed) == len(set(listed))
+
+
 def refused_lines(text: str, pattern: str) -> set[int]:
     """The lines of the file with errors that a checker names."""
     return {int(number) for number in re.findall(pattern, text)}
