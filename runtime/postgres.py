@@ -6,6 +6,8 @@ Transactions are READ COMMITTED in so many words, whatever the database's defaul
 
 A connection is handed back as it is: whoever changes its session (SET without LOCAL, LISTEN, session locks) takes a
 `dedicated` one. Behind pgbouncer in transaction mode set its `max_prepared_statements`: statements are prepared and kept.
+
+A URL may name several hosts: whichever is the primary is connected to, after a promotion too (`runtime.hosts`).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import asyncpg
 import msgspec
 
 from runtime.errors import OutcomeUnknown, Refused, Unavailable
+from runtime.hosts import Hosts, TargetServerAttributeNotMatched
 
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 10.0
@@ -42,6 +45,7 @@ AWAY = (
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
     asyncpg.ReadOnlySQLTransactionError,  # a primary that has become a standby
+    TargetServerAttributeNotMatched,  # no host is the primary yet
 )
 
 
@@ -96,7 +100,7 @@ def _translated(connection: Connection | None = None) -> Iterator[None]:
 async def connect(url: str, *, application_name: str, command_seconds: float | None = None) -> Connection:
     """Return a connection of the caller's own, with our codecs. Raises `Unavailable`, of which `Refused` is one."""
     with _translated():
-        connection: Connection = await asyncpg.connect(url, **_options(application_name, command_seconds))
+        connection: Connection = await Hosts(url).connect(**_options(application_name, command_seconds))
         await _prepare(connection)
         return connection
 
@@ -147,6 +151,7 @@ class Postgres:
                 max_size=size_max,
                 max_queries=10_000_000,
                 init=_prepare,
+                connect=Hosts(url).connect,
                 **_options(application_name, COMMAND_SECONDS),
             )
             async with pool.acquire(timeout=ACQUIRE_SECONDS):
