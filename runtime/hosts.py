@@ -24,7 +24,7 @@ PASSED_OVER = (OSError, TimeoutError, asyncpg.CannotConnectNowError, TargetServe
 
 
 def split_url(url: str) -> list[str]:
-    """A URL for each host of one that names several, with `target_session_attrs=primary` unless it says another; else itself."""
+    """A URL for each host, with `target_session_attrs=primary` unless it says another; one host: the URL as it is."""
     parts = urlsplit(url)
     account, at, places = parts.netloc.rpartition("@")
     hosts = [host for host in places.split(",") if host]

@@ -55,6 +55,7 @@ async def fail_over(pair: Pair) -> None:
     for pid in (pair.primary.pid, *children(pair.primary.pid)):
         os.kill(pid, signal.SIGKILL)
     pair.primary.stop()
+    pair.standby.start()
     connection = await connect(pair.standby.url, application_name="tests")
     try:
         assert await connection.fetchval("SELECT pg_promote()") is True

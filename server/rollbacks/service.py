@@ -25,9 +25,11 @@ from runtime.errors import OutcomeUnknown, Unavailable
 from runtime.postgres import Postgres
 from runtime.queries import Queries
 from runtime.telemetry import counter
+from server.rollbacks import standby
 from server.rollbacks.errors import UNKNOWN_ENVIRONMENT, UNKNOWN_FLAG, problem_of, state_of, unknown_environment, unknown_flag
 from server.rollbacks.recovery import NOTHING_SEEN, Recovery, Seen, expect_current, refusal
 from server.rollbacks.requests import KillRequest, LiftRequest, since_of
+from server.rollbacks.standby import Standby
 
 QUERIES = Queries.load("server.rollbacks", "kills")
 KILL_ATTEMPTS_MAX = 3
@@ -40,7 +42,9 @@ AfterCommit = Callable[[str, Revision], Awaitable[None]]
 
 
 class KillAnswer(Struct, frozen=True, kw_only=True):
-    """202: the fence has committed. `joined`: the standing kill covered it; `widened`: it now undoes, or covers, more."""
+    """202: the fence has committed. `joined`: the standing kill covered it; `widened`: it now undoes, or covers, more.
+
+    `standby`: whether the synchronous standby has it; null where PostgreSQL has none, or it could not be asked."""
 
     rollback_id: str
     revision: str
@@ -49,6 +53,7 @@ class KillAnswer(Struct, frozen=True, kw_only=True):
     widened: bool
     kill_count: int
     compensate: str
+    standby: Standby | None = None
 
 
 class LiftAnswer(Struct, frozen=True, kw_only=True):
@@ -106,13 +111,16 @@ class Kills:
         return answer
 
     async def stamped(self, answer: KillAnswer) -> KillAnswer:
-        """The answer with the instant after its commit, which is *fenced*; the kill stands without it."""
-        if answer.joined:
-            return answer
+        """The answer with the instant after its commit, which is *fenced*, and what the standby has; it stands without either."""
         with suppress(Unavailable, OutcomeUnknown):
             async with self._pg.connection() as connection:
-                at = await connection.fetchval(QUERIES.fenced, UUID(answer.rollback_id), answer.fenced_at)
-                return msgspec.structs.replace(answer, fenced_at=at or answer.fenced_at)
+                if not answer.joined:
+                    at = await connection.fetchval(QUERIES.fenced, UUID(answer.rollback_id), answer.fenced_at)
+                    answer = msgspec.structs.replace(answer, fenced_at=at or answer.fenced_at)
+                confirmed = await standby.confirm(connection, UUID(answer.rollback_id))
+                answer = msgspec.structs.replace(answer, standby=confirmed)
+        if answer.standby is not None and not answer.standby.confirmed:
+            log.warning("the synchronous standby has not confirmed the kill of rollback %s", answer.rollback_id)
         return answer
 
     async def lift(self, environment: str, flag: str, request: LiftRequest, actor: str) -> LiftAnswer:
