@@ -21,12 +21,14 @@ from typing import Any
 
 import asyncpg
 import msgspec
+from asyncpg.exceptions import TargetServerAttributeNotMatched
 
 from runtime.errors import OutcomeUnknown, Refused, Unavailable
-from runtime.hosts import Hosts, TargetServerAttributeNotMatched
+from runtime.hosts import Hosts
 
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 10.0
+URGENT_SECONDS = 0.1
 COMMAND_SECONDS = 30.0
 ROLLBACK_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
@@ -171,6 +173,23 @@ class Postgres:
         finally:
             with _translated():
                 await self._pool.release(connection)
+
+    @contextlib.asynccontextmanager
+    async def urgent(self) -> AsyncIterator[Connection]:
+        """`connection` for what may not queue: where none is free within `URGENT_SECONDS`, one beside the pool."""
+        try:
+            with _translated():
+                connection = await self._pool.acquire(timeout=URGENT_SECONDS)
+        except Unavailable:
+            connection, release = await self.dedicated(), Connection.close
+        else:
+            release = self._pool.release
+        try:
+            with _translated(connection):
+                yield connection
+        finally:
+            with _translated():
+                await release(connection)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -115,7 +115,8 @@ async def carry_out(url: str, environment: str, flag: str, request: KillRequest)
     try:
         await connection.execute(BEGIN)
         try:
-            answer = await kill_within(connection, environment, [flag], request, actor, rollback_id=Entropy().uuid7())
+            async with standby.unhindered(lambda: connect(url, application_name="rescind kill --direct")):
+                answer = await kill_within(connection, environment, [flag], request, actor, rollback_id=Entropy().uuid7())
         except asyncpg.PostgresError as error:
             await connection.execute("ROLLBACK")
             if state_of(error) == UNKNOWN_ENVIRONMENT:

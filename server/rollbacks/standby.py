@@ -7,14 +7,17 @@ a kill that only the primary has is lost with it for PostgreSQL; replicas and Re
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 from msgspec import Struct
 
-from runtime.errors import OutcomeUnknown
+from runtime.errors import OutcomeUnknown, Unavailable
 from runtime.postgres import BEGIN, Connection, drop, transaction_on
 from runtime.queries import Queries
 
@@ -22,6 +25,8 @@ QUERIES = Queries.load("server.rollbacks", "standby")
 CONFIRM_SECONDS = 1.0
 """How long the answer to a kill waits for the standby. The kill itself has long been told to everyone."""
 NOTE_SECONDS = 5.0
+PATIENCE_SECONDS = 0.2
+"""How long a kill waits for locks before it looks who holds them."""
 
 
 class Standby(Struct, frozen=True, kw_only=True):
@@ -48,6 +53,32 @@ async def confirm(connection: Connection, rollback_id: UUID) -> Standby | None:
     return _of(row)
 
 
+@contextlib.asynccontextmanager
+async def unhindered(connect: Callable[[], Awaitable[Connection]]) -> AsyncIterator[None]:
+    """While the body kills: whoever waits for the standby, and holds what the kill waits for, is told to wait no longer (P5).
+
+    A COMMIT that waits for a standby keeps its locks, for as long as the standby is away. `connect`: a connection of its own.
+    """
+    task = asyncio.create_task(_release(connect), name="release for a kill")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _release(connect: Callable[[], Awaitable[Connection]]) -> None:
+    await asyncio.sleep(PATIENCE_SECONDS)
+    with contextlib.suppress(Unavailable):
+        connection = await connect()
+        try:
+            while True:
+                await connection.execute(QUERIES.release)
+                await asyncio.sleep(PATIENCE_SECONDS)
+        finally:
+            drop(connection)
+
+
 async def load(connection: asyncpg.Connection, rollback_id: UUID) -> Standby | None:
     """What was written down at the last kill of the rollback."""
     row = await connection.fetchrow(QUERIES.of, rollback_id)
@@ -55,7 +86,7 @@ async def load(connection: asyncpg.Connection, rollback_id: UUID) -> Standby | N
 
 
 async def _follow(connection: Connection) -> str | None:
-    """A record after the kill's, committed synchronously: its place once the standby has it, null if it has not within the bound.
+    """A record after the kill's, committed synchronously: its place once the standby has it, null if not in time.
 
     At the bound PostgreSQL is asked to wait no longer, and the COMMIT ends with a warning: no backend is left waiting.
     """

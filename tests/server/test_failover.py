@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from runtime.postgres import connect
 from server.migrations import ROOMS
 from tests.failover import Pair, fail_over, paired
 from tests.server.processes import Process
-from tests.server.serving import P, Served, admin_token, definition
+from tests.server.serving import P, admin_token, definition
 from tests.waiting import until
 
 FLAG, BAD, WORSE = "checkout.new-flow", "search", "prices"
@@ -150,11 +151,13 @@ async def test_nothing_that_was_acknowledged_is_lost_with_the_primary(shop: Shop
     assert killed["standby"]["names"] == ["standby"]
     worse = asyncio.create_task(shop.kill(WORSE))
     await fail_over(pair)
+    promoted = await instant(pair)
     known = len(shop.started)
     await until(lambda: len(shop.started) >= known + AFTER)
     ended.set()
     await asyncio.gather(*callers, worse)
     await hold(shop, pair, {BAD, WORSE})
+    await until(lambda: leases_go_on(pair, promoted))
     assert shop.refused == []
     assert [process.code for process in shop.processes] == [None, None], [process.output for process in shop.processes]
 
@@ -173,9 +176,17 @@ async def test_a_kill_that_only_the_primary_had_is_laid_again_by_whoever_saw_it(
     finally:
         await pg.close()
     assert (await shop.http.get(f"{P}/flags/{BAD}")).json()["killed"] is True
+    await until(lambda: is_closed(shop))
+
+
+async def is_closed(shop: Shop) -> bool:
+    """Whether admission says that the environment is in recovery; until a server knows, every fence is closed (0017)."""
     effect = {"key": "late", "kind": "mail", "flag": FLAG, "payload": {}, "variant": "on"}
-    refused = await shop.http.post(f"{P}/effects:admit", json={"effects": [effect]})
-    assert (refused.status_code, refused.json()["code"]) == (503, "in_recovery")
+    answer = await shop.http.post(f"{P}/effects:admit", json={"effects": [effect]})
+    if answer.status_code == 200:
+        assert [one["outcome"] for one in answer.json()["results"]] == ["killed"]
+        return False
+    return (answer.status_code, answer.json()["code"]) == (503, "in_recovery")
 
 
 async def hold(shop: Shop, pair: Pair, killed: set[str]) -> None:
@@ -193,6 +204,24 @@ async def hold(shop: Shop, pair: Pair, killed: set[str]) -> None:
         assert (environment["generation"], environment["recovering_since"]) == (1, None)
         for key in killed:
             assert (await shop.http.get(f"{P}/flags/{key}")).json()["killed"] is True
+    finally:
+        await pg.close()
+
+
+async def instant(pair: Pair) -> datetime:
+    """PostgreSQL's time now."""
+    return await ask(pair, "SELECT clock_timestamp()")
+
+
+async def leases_go_on(pair: Pair, since: datetime) -> bool:
+    """Whether every range of the coordinators is held, and was renewed at the promoted one."""
+    return await ask(pair, "SELECT count(*) > 0 AND bool_and(renewed_at > $1 AND holder <> '') FROM sagas.leases", since)
+
+
+async def ask(pair: Pair, query: str, *arguments: Any) -> Any:
+    pg = await connect(pair.url, application_name="tests")
+    try:
+        return await pg.fetchval(query, *arguments)
     finally:
         await pg.close()
 

@@ -125,7 +125,7 @@ def say_standby(session: Session, answer: dict[str, Any]) -> None:
     standby = answer.get("standby")
     if standby is not None and not standby["confirmed"]:
         session.console.print(
-            "[yellow]only PostgreSQL's primary has it:[/] the synchronous standby has not confirmed; after a failover, kill again"
+            "[yellow]only PostgreSQL's primary has it:[/] no word from the synchronous standby; after a failover, kill again"
         )
 
 

@@ -24,3 +24,13 @@ RETURNING s.confirmed, s.names, s.waited_ms, s.at
 
 -- name: of
 SELECT s.confirmed, s.names, s.waited_ms, s.at FROM rollbacks.standbys AS s WHERE s.rollback_id = $1
+
+-- name: release
+-- Whoever a kill waits behind, and who waits for the standby alone: told to wait no longer. Such a COMMIT ends with a warning, which
+-- is no success to anybody. The kill is known by its text, since behind a pooler nobody knows its backend.
+SELECT pg_cancel_backend(h.pid)
+FROM pg_stat_activity AS k
+CROSS JOIN LATERAL unnest(pg_blocking_pids(k.pid)) AS b (pid)
+INNER JOIN pg_stat_activity AS h ON h.pid = b.pid
+WHERE k.datname = current_database() AND k.wait_event_type = 'Lock' AND k.query LIKE '%rollbacks.kill\_v%'
+    AND h.wait_event = 'SyncRep'
