@@ -1,4 +1,4 @@
-"""A worker of DBOS: three no-op steps with compensations, taken from its queue. Run as a file: `dbos_worker.py DATABASE_URL`."""
+"""A worker of DBOS: three no-op steps with compensations, from its queue: `python dbos_worker.py DATABASE_URL`."""
 
 from __future__ import annotations
 
