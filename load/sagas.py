@@ -2,6 +2,7 @@
 
     ./run python load/sagas.py [--seconds 8] [--flight 64] [--repeats 3]
     ./run --group peers python load/sagas.py --peers        # beside DBOS and Restate, in one run
+    ./run python load/sagas.py --open 10000,1000000         # the rate beside so many that wait for a timer; minutes
 
 The server is a `rescind dev` in a process of its own. The worker here speaks the plain messages of sdk/rescind/wire.py: steps
 do nothing, reports and starts that come together go together, and each brings the next steps in its answer. Prints sagas per
@@ -64,6 +65,7 @@ SAGA = {
 EARLIER = {"DBOS": ("100, measured earlier", "60", "13.9", "16"), "Restate": ("282, measured earlier", "312", "8.4")}
 WARMING_SECONDS = 2.0
 ALONE = 200
+OPENED_AT_ONCE = 20_000
 FAILS = "fails-"
 """Begins the name of one whose last step fails."""
 
@@ -247,6 +249,32 @@ async def measure(site: Site, arguments: argparse.Namespace) -> Measured:
     return Measured(happy=happy, undone=undone, alone=alone, memory_mb=peers.memory_mb([site.pid]))
 
 
+async def crowded(site: Site, arguments: argparse.Namespace) -> list[tuple[int, float, float]]:
+    """For each number of open instances: how many, sagas a second beside them, memory of the server's process in MB."""
+    found, held, names = [], 0, itertools.count()
+    pg = await connect(site.database_url, application_name="load")
+    with tempfile.TemporaryDirectory() as folder:
+        async with rescind.AsyncClient(
+            url=site.url, token=site.token, environment=ENVIRONMENT, service="load", state_dir=Path(folder)
+        ) as client:
+            async with Shop(client, arguments.flight) as shop:
+                await repeat(site, shop, WARMING_SECONDS, arguments.flight, names, pg)
+                for wanted in (int(text) for text in arguments.open.split(",")):
+                    while held < wanted:
+                        number = min(OPENED_AT_ONCE, wanted - held)
+                        await pg.execute(QUERIES["open"], ENVIRONMENT, held, FLAG, number)
+                        held += number
+                    await pg.execute(QUERIES["settle"])
+                    runs = [
+                        await repeat(site, shop, arguments.seconds, arguments.flight, names, pg)
+                        for _ in range(arguments.repeats)
+                    ]
+                    rate = statistics.median(run.rate for run in runs)
+                    found.append((held, rate, peers.memory_mb([site.pid])))
+    await pg.close()
+    return found
+
+
 def rows(measured: Measured) -> Iterator[tuple[str, str, str]]:
     """What is measured, what came out here, and the mark."""
     runs, alone, undone = measured.happy, measured.alone, measured.undone
@@ -317,9 +345,16 @@ def main() -> int:
     parser.add_argument("--flight", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--open", default="", metavar="NUMBERS")
     arguments = parser.parse_args()
     with system() as site:
         site.api.request("PUT", site.api.within("/sagas/order/versions/1"), json={"document": SAGA, "reason": "load"})
+        if arguments.open:
+            table = Table("open instances", "sagas/s beside them", "memory of the server, MB", title="marks: 20 % and 200 MB")
+            for held, rate, memory in uvloop.run(crowded(site, arguments)):
+                table.add_row(f"{held:,}", f"{rate:,.0f}", f"{memory:.0f}")
+            Console().print(table)
+            return 0
         measured = uvloop.run(measure(site, arguments))
     table = Table("what", "here", "mark", title=f"sagas of three steps over HTTP, {arguments.flight} in flight, fsync on")
     for row in rows(measured):
