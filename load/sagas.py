@@ -1,10 +1,13 @@
 """Sagas of three steps over HTTP: started, acted by a worker in this process, awaited to their end, 64 in flight, fsync on.
 
     ./run python load/sagas.py [--seconds 8] [--flight 64] [--repeats 3]
+    ./run --group peers python load/sagas.py --peers        # beside DBOS and Restate, in one run
+    ./run python load/sagas.py --open 10000,1000000         # the rate beside so many that wait for a timer; minutes
 
 The server is a `rescind dev` in a process of its own. The worker here speaks the plain messages of sdk/rescind/wire.py: steps
 do nothing, reports and starts that come together go together, and each brings the next steps in its answer. Prints sagas per
-second, transactions and WAL of one, the CPU that one cost in each process, and how long one alone takes. Marks: issue 5.
+second, transactions and WAL of one, CPU by process, how long one alone takes, and the same of sagas whose
+last step fails, so that two steps are undone. Marks: issue 5.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import asyncio
 import itertools
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,6 +42,7 @@ from rescind.wire import (
 from rich.console import Console
 from rich.table import Table
 
+from load.peers import sagas as peers
 from load.system import ENVIRONMENT, FLAG, Site, percentile, system
 from runtime.postgres import Connection, connect
 from runtime.queries import parse
@@ -57,8 +62,12 @@ SAGA = {
         for name in STEPS
     ],
 }
+EARLIER = {"DBOS": ("100, measured earlier", "60", "13.9", "16"), "Restate": ("282, measured earlier", "312", "8.4")}
 WARMING_SECONDS = 2.0
 ALONE = 200
+OPENED_AT_ONCE = 20_000
+FAILS = "fails-"
+"""Begins the name of one whose last step fails."""
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -81,7 +90,7 @@ class Shop:
         self._flight = flight
         self._reports: list[TaskReport] = []
         self._starts: list[InstanceStart] = []
-        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._waiting: dict[str, asyncio.Future[str]] = {}
         self._bell = asyncio.Event()
         self._awaited = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -89,7 +98,9 @@ class Shop:
 
     async def __aenter__(self) -> Shop:
         loops = [self._report() for _ in range(self._senders)]
-        self._loops = [asyncio.create_task(each) for each in (*loops, self._start(), self._await(), self._claim())]
+        self._loops = [
+            asyncio.create_task(each) for each in (*loops, self._start(), self._await(), self._claim(), self._claim())
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -97,23 +108,26 @@ class Shop:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
 
-    async def run(self, name: str) -> None:
-        """One saga, from its start to its end."""
+    async def run(self, name: str) -> str:
+        """One saga, from its start to its end: `done` or `undone`."""
         self._waiting[name] = asyncio.get_running_loop().create_future()
         self._starts.append(
             InstanceStart(id=name, version="1", input={"order": name, "amount_cents": 1299}, variant="on", subject=f"c-{name}")
         )
         self._bell.set()
         self._awaited.set()
-        await self._waiting[name]
+        return await self._waiting[name]
 
     def _claimed(self) -> TaskClaim:
-        return TaskClaim(worker="load", saga="order", versions=["1"], steps=[], acts=list(STEPS), limit=256)
+        return TaskClaim(worker="load", saga="order", versions=["1"], steps=list(STEPS), acts=list(STEPS), limit=256)
 
     def _act(self, tasks: list[Task]) -> None:
         for task in tasks:
+            fails = task.verb == "act" and task.step == STEPS[-1] and (task.instance or "").startswith(FAILS)
             self._reports.append(
-                TaskReport(id=task.id, token=task.token, outcome="succeeded", proof={"id": f"x-{task.id}"}, verb="act")
+                TaskReport(id=task.id, token=task.token, outcome="failed", error={"detail": "refused"}, verb="act", final=True)
+                if fails
+                else TaskReport(id=task.id, token=task.token, outcome="succeeded", proof={"id": "x"}, verb=task.verb)
             )
         if tasks:
             self._bell.set()
@@ -158,8 +172,7 @@ class Shop:
             path = self._api.within("/sagas/order/instances:await")
             answer = await self._api.call("POST", path, request, InstanceAwaitAnswer, timeout_seconds=30)
             for one in answer.ended:
-                assert one.state == "done", one
-                self._waiting.pop(one.id).set_result(None)
+                self._waiting.pop(one.id).set_result(one.state)
             if not answer.ended:
                 await asyncio.sleep(0.002)
 
@@ -168,15 +181,18 @@ class Shop:
         await self._bell.wait()
 
 
-async def repeat(site: Site, shop: Shop, seconds: float, flight: int, names: Iterator[int], pg: Connection) -> Run:
+async def repeat(
+    site: Site, shop: Shop, seconds: float, flight: int, names: Iterator[int], pg: Connection, *, fails: bool = False
+) -> Run:
     """So many sagas in flight for so long."""
+    prefix, end = (FAILS, "undone") if fails else ("o", "done")
     taken_ms: list[float] = []
     before, begun = await spent(pg), time.perf_counter()
     client, server, database = time.process_time(), site.server_seconds(), site.database_seconds()
 
     async def caller() -> None:
         while (since := time.perf_counter()) < begun + seconds:
-            await shop.run(f"o{next(names)}")
+            assert await shop.run(f"{prefix}{next(names)}") == end
             taken_ms.append((time.perf_counter() - since) * 1000)
 
     await asyncio.gather(*(caller() for _ in range(flight)))
@@ -203,8 +219,17 @@ async def spent(pg: Connection) -> tuple[int, int]:
     return row["transactions"], int(row["wal_bytes"])
 
 
-async def measure(site: Site, arguments: argparse.Namespace) -> tuple[list[Run], list[float]]:
-    """All repeats, then one at a time."""
+class Measured(Struct, frozen=True, kw_only=True):
+    """All repeats, those that were undone, one at a time, and the memory of the server's process."""
+
+    happy: list[Run]
+    undone: list[Run]
+    alone: list[float]
+    memory_mb: float
+
+
+async def measure(site: Site, arguments: argparse.Namespace) -> Measured:
+    """All repeats, then one at a time, then those that are undone."""
     names, alone = itertools.count(), []
     pg = await connect(site.database_url, application_name="load")
     with tempfile.TemporaryDirectory() as folder:
@@ -212,20 +237,47 @@ async def measure(site: Site, arguments: argparse.Namespace) -> tuple[list[Run],
             url=site.url, token=site.token, environment=ENVIRONMENT, service="load", state_dir=Path(folder)
         ) as client:
             async with Shop(client, arguments.flight) as shop:
+                again = (arguments.seconds, arguments.flight, names, pg)
                 await repeat(site, shop, WARMING_SECONDS, arguments.flight, names, pg)
-                runs = [
-                    await repeat(site, shop, arguments.seconds, arguments.flight, names, pg) for _ in range(arguments.repeats)
-                ]
+                happy = [await repeat(site, shop, *again) for _ in range(arguments.repeats)]
                 for _ in range(ALONE):
                     begun = time.perf_counter()
                     await shop.run(f"o{next(names)}")
                     alone.append((time.perf_counter() - begun) * 1000)
+                undone = [await repeat(site, shop, *again, fails=True) for _ in range(arguments.repeats)]
     await pg.close()
-    return runs, alone
+    return Measured(happy=happy, undone=undone, alone=alone, memory_mb=peers.memory_mb([site.pid]))
 
 
-def rows(runs: list[Run], alone: list[float]) -> Iterator[tuple[str, str, str]]:
+async def crowded(site: Site, arguments: argparse.Namespace) -> list[tuple[int, float, float]]:
+    """For each number of open instances: how many, sagas a second beside them, memory of the server's process in MB."""
+    found, held, names = [], 0, itertools.count()
+    pg = await connect(site.database_url, application_name="load")
+    with tempfile.TemporaryDirectory() as folder:
+        async with rescind.AsyncClient(
+            url=site.url, token=site.token, environment=ENVIRONMENT, service="load", state_dir=Path(folder)
+        ) as client:
+            async with Shop(client, arguments.flight) as shop:
+                await repeat(site, shop, WARMING_SECONDS, arguments.flight, names, pg)
+                for wanted in (int(text) for text in arguments.open.split(",")):
+                    while held < wanted:
+                        number = min(OPENED_AT_ONCE, wanted - held)
+                        await pg.execute(QUERIES["open"], ENVIRONMENT, held, FLAG, number)
+                        held += number
+                    await pg.execute(QUERIES["settle"])
+                    runs = [
+                        await repeat(site, shop, arguments.seconds, arguments.flight, names, pg)
+                        for _ in range(arguments.repeats)
+                    ]
+                    rate = statistics.median(run.rate for run in runs)
+                    found.append((held, rate, peers.memory_mb([site.pid])))
+    await pg.close()
+    return found
+
+
+def rows(measured: Measured) -> Iterator[tuple[str, str, str]]:
     """What is measured, what came out here, and the mark."""
+    runs, alone, undone = measured.happy, measured.alone, measured.undone
     rates = [run.rate for run in runs]
     yield "sagas/s, median repeat", f"{statistics.median(rates):,.0f}", "at least 1,500"
     yield "sagas/s, worst and best repeat", f"{min(rates):,.0f}, {max(rates):,.0f}", ""
@@ -240,6 +292,50 @@ def rows(runs: list[Run], alone: list[float]) -> Iterator[tuple[str, str, str]]:
         ("PostgreSQL and Valkey", [run.database_cpu for run in runs]),
     ):
         yield f"CPU of {name}, µs a saga", f"{statistics.median(cpu):.0f}", ""
+    back = statistics.median(run.rate for run in undone)
+    yield "sagas/s of which two steps are undone, median repeat", f"{back:,.0f}", "the same rate of steps"
+    yield "steps and compensations a second: forward only; with undoing", f"{rates_of(rates, 3)}; {back * 5:,.0f}", ""
+    late = [value for run in undone for value in run.taken_ms]
+    yield "one that is undone in ms, p50 and p99", f"{percentile(late, 0.5):.1f}, {percentile(late, 0.99):.1f}", ""
+    yield "memory of the server's process, MB", f"{measured.memory_mb:.0f}", ""
+
+
+def rates_of(rates: list[float], steps: int) -> str:
+    """The median in steps."""
+    return f"{statistics.median(rates) * steps:,.0f}"
+
+
+def beside(measured: Measured, arguments: argparse.Namespace) -> Table:
+    """Ours and the peers'. What cannot be had here is said."""
+    title = f"beside others in one run, {arguments.flight} in flight"
+    table = Table("", "sagas/s", "undone/s", "alone p50 ms", "transactions", "WAL bytes", "memory MB", title=title)
+    table.add_row(*cells(ours(measured)))
+    for name, run in (("DBOS", peers.dbos), ("Restate", peers.restate)):
+        try:
+            table.add_row(*cells(asyncio.run(run(arguments.flight, arguments.seconds))))
+        except (ImportError, OSError, subprocess.CalledProcessError) as error:
+            table.add_row(f"{name}: not to be had here ({error})", *EARLIER[name])
+    return table
+
+
+def ours(measured: Measured) -> peers.Peer:
+    """Ours as one of them."""
+    happy = measured.happy
+    return peers.Peer(
+        name="Rescind",
+        happy=statistics.median(run.rate for run in happy),
+        undone=statistics.median(run.rate for run in measured.undone),
+        alone_ms=percentile(measured.alone, 0.5),
+        transactions=statistics.median(run.transactions for run in happy),
+        wal_bytes=statistics.median(run.wal_bytes for run in happy),
+        memory_mb=measured.memory_mb,
+    )
+
+
+def cells(peer: peers.Peer) -> list[str]:
+    """One row."""
+    used = [("-" if value is None else f"{value:,.2f}") for value in (peer.transactions, peer.wal_bytes)]
+    return [peer.name, f"{peer.happy:,.0f}", f"{peer.undone:,.0f}", f"{peer.alone_ms:.1f}", *used, f"{peer.memory_mb:.0f}"]
 
 
 def main() -> int:
@@ -248,14 +344,24 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--flight", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--open", default="", metavar="NUMBERS")
     arguments = parser.parse_args()
     with system() as site:
         site.api.request("PUT", site.api.within("/sagas/order/versions/1"), json={"document": SAGA, "reason": "load"})
-        runs, alone = uvloop.run(measure(site, arguments))
+        if arguments.open:
+            table = Table("open instances", "sagas/s beside them", "memory of the server, MB", title="marks: 20 % and 200 MB")
+            for held, rate, memory in uvloop.run(crowded(site, arguments)):
+                table.add_row(f"{held:,}", f"{rate:,.0f}", f"{memory:.0f}")
+            Console().print(table)
+            return 0
+        measured = uvloop.run(measure(site, arguments))
     table = Table("what", "here", "mark", title=f"sagas of three steps over HTTP, {arguments.flight} in flight, fsync on")
-    for row in rows(runs, alone):
+    for row in rows(measured):
         table.add_row(*row)
     Console().print(table)
+    if arguments.peers:
+        Console().print(beside(measured, arguments))
     return 0
 
 

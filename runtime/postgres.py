@@ -6,6 +6,8 @@ Transactions are READ COMMITTED in so many words, whatever the database's defaul
 
 A connection is handed back as it is: whoever changes its session (SET without LOCAL, LISTEN, session locks) takes a
 `dedicated` one. Behind pgbouncer in transaction mode set its `max_prepared_statements`: statements are prepared and kept.
+
+A URL may name several hosts: whichever is the primary is connected to, after a promotion too (`runtime.hosts`).
 """
 
 from __future__ import annotations
@@ -19,11 +21,14 @@ from typing import Any
 
 import asyncpg
 import msgspec
+from asyncpg.exceptions import TargetServerAttributeNotMatched
 
 from runtime.errors import OutcomeUnknown, Refused, Unavailable
+from runtime.hosts import Hosts
 
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 10.0
+URGENT_SECONDS = 0.1
 COMMAND_SECONDS = 30.0
 ROLLBACK_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
@@ -42,6 +47,7 @@ AWAY = (
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
     asyncpg.ReadOnlySQLTransactionError,  # a primary that has become a standby
+    TargetServerAttributeNotMatched,  # no host is the primary yet
 )
 
 
@@ -96,7 +102,7 @@ def _translated(connection: Connection | None = None) -> Iterator[None]:
 async def connect(url: str, *, application_name: str, command_seconds: float | None = None) -> Connection:
     """Return a connection of the caller's own, with our codecs. Raises `Unavailable`, of which `Refused` is one."""
     with _translated():
-        connection: Connection = await asyncpg.connect(url, **_options(application_name, command_seconds))
+        connection: Connection = await Hosts(url).connect(**_options(application_name, command_seconds))
         await _prepare(connection)
         return connection
 
@@ -147,6 +153,7 @@ class Postgres:
                 max_size=size_max,
                 max_queries=10_000_000,
                 init=_prepare,
+                connect=Hosts(url).connect,
                 **_options(application_name, COMMAND_SECONDS),
             )
             async with pool.acquire(timeout=ACQUIRE_SECONDS):
@@ -166,6 +173,23 @@ class Postgres:
         finally:
             with _translated():
                 await self._pool.release(connection)
+
+    @contextlib.asynccontextmanager
+    async def urgent(self) -> AsyncIterator[Connection]:
+        """`connection` for what may not queue: where none is free within `URGENT_SECONDS`, one beside the pool."""
+        try:
+            with _translated():
+                connection = await self._pool.acquire(timeout=URGENT_SECONDS)
+        except Unavailable:
+            connection, release = await self.dedicated(), Connection.close
+        else:
+            release = self._pool.release
+        try:
+            with _translated(connection):
+                yield connection
+        finally:
+            with _translated():
+                await release(connection)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

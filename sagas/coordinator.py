@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
@@ -63,6 +64,7 @@ class Coordinator:
         executors: Executors,
         *,
         tuning: Tuning | None = None,
+        on_due: Callable[[], None] = lambda: None,
     ) -> None:
         self._tuning = tuning or Tuning()
         self._pg = pg
@@ -93,6 +95,7 @@ class Coordinator:
             dispatcher=self._dispatcher,
             drain=Drain(pg, clock, self.leases, start_window_seconds=self._tuning.start_window_seconds),
             actor=self.identity,
+            on_due=on_due,
             poll_seconds=self._tuning.poll_seconds,
             no_worker_seconds=self._tuning.no_worker_seconds,
         )

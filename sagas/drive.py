@@ -115,6 +115,8 @@ class Drive:
             incident=row["incident"],
         )
         moved = await self._find(row, rollback)
+        if moved:
+            self._tools.on_due()
         moved |= await self._judge(row, rollback)
         if row["has_running"]:
             moved |= await self._recover(row)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 from runtime.clock import Clock, Entropy
@@ -30,5 +32,7 @@ class Tools(Struct, frozen=True, kw_only=True):
     dispatcher: Dispatcher
     drain: Drain
     actor: str
+    on_due: Callable[[], None]
+    """Compensations have become due: whoever waits for some looks at once."""
     poll_seconds: float = POLL_SECONDS
     no_worker_seconds: float = NO_WORKER_SECONDS

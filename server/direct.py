@@ -7,11 +7,13 @@ The right to do so is the right to connect to the database. Replicas that live l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import os
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -20,11 +22,12 @@ from rescind.wire import Fault
 
 from runtime.clock import Entropy
 from runtime.errors import Refused, RuntimeFault
-from runtime.postgres import BEGIN, connect, transaction_on
+from runtime.postgres import BEGIN, Connection, connect, transaction_on
 from runtime.problem import Problem, fault_of
 from runtime.queries import Queries
 from runtime.storable import nul_faults
 from server.http.tokens import NewToken, make
+from server.rollbacks import standby
 from server.rollbacks.errors import UNKNOWN_ENVIRONMENT, UNKNOWN_FLAG, state_of, unknown_environment, unknown_flag
 from server.rollbacks.requests import KillRequest, faults_of
 from server.rollbacks.service import KillAnswer, kill_within
@@ -112,7 +115,8 @@ async def carry_out(url: str, environment: str, flag: str, request: KillRequest)
     try:
         await connection.execute(BEGIN)
         try:
-            answer = await kill_within(connection, environment, [flag], request, actor, rollback_id=Entropy().uuid7())
+            async with standby.unhindered(lambda: connect(url, application_name="rescind kill --direct")):
+                answer = await kill_within(connection, environment, [flag], request, actor, rollback_id=Entropy().uuid7())
         except asyncpg.PostgresError as error:
             await connection.execute("ROLLBACK")
             if state_of(error) == UNKNOWN_ENVIRONMENT:
@@ -121,9 +125,16 @@ async def carry_out(url: str, environment: str, flag: str, request: KillRequest)
                 raise unknown_flag(flag, environment, await names(connection, QUERIES.flags, environment)) from None
             raise
         await connection.execute("COMMIT")
-        return answer
+        return await confirmed(connection, answer)
     finally:
         await connection.close()
+
+
+async def confirmed(connection: Connection, answer: KillAnswer) -> KillAnswer:
+    """The answer with what the standby has; the kill stands without."""
+    with contextlib.suppress(RuntimeFault, asyncpg.PostgresError):
+        return msgspec.structs.replace(answer, standby=await standby.confirm(connection, UUID(answer.rollback_id)))
+    return answer
 
 
 async def names(connection: asyncpg.Connection, query: str, *arguments: str) -> list[str]:

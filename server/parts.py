@@ -73,7 +73,9 @@ class Parts:
         self.recovery = Recovery(pg, self.replicas, self.clock, self._after_commit)
         self.ledger = Ledger(pg, self.clock, self.entropy, expect_open=self.recovery.expect_open)
         self.executors = Executors(self.clock)
-        self.coordinator = Coordinator(pg, self.clock, self.entropy, identity_of(), self.executors)
+        self.coordinator = Coordinator(
+            pg, self.clock, self.entropy, identity_of(), self.executors, on_due=lambda: self.tasks.ring()
+        )
         self.decisions = Decisions(pg)
         self.bells = Bells()
         self.engine = Engine(pg, self.clock, self.entropy, on_news=self.bells.news)

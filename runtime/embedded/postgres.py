@@ -118,7 +118,7 @@ class EmbeddedPostgres:
             lines = (self.cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+        return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() in {"ready", "standby"}
 
     def _initialise(self) -> None:
         """Make the cluster beside its final place and rename it: an interrupted start leaves nothing half made."""

@@ -139,13 +139,17 @@ class Work:
             answer = await self._undoing.report(environment, msgspec.structs.replace(request, reports=undone), principal)
             results |= dict(zip(map(id, undone), answer.results, strict=True))
         tasks: list[Task] = []
+        if undone and claim is not None and claim.steps:
+            tasks = await self._undoing.take(environment, claim)
+        if undone:
+            self._bells.ring_ready()
         if acts or claim is not None:
             is_claiming = claim is not None and bool(claim.acts) and await self._is_open(environment)
-            hands = Hands(environment, claim) if claim is not None and is_claiming else None
+            hands = _hands(environment, claim, len(tasks)) if claim is not None and is_claiming else None
             for start in range(0, max(1, len(acts)), BATCH_MAX):
                 batch = acts[start : start + BATCH_MAX]
                 results |= dict(zip(map(id, batch), await self._record(environment, batch, principal, hands), strict=True))
-            tasks = hands.tasks if hands is not None else []
+            tasks += hands.tasks if hands is not None else []
         return TaskReportAnswer(
             results=[results[id(report)] for report in told],  # type: ignore[misc] # recorded or lost
             tasks=tasks,
@@ -180,6 +184,12 @@ class Work:
             rows = await connection.fetch(QUERIES.held, environment, [one for one, _ in ids], [two for _, two in ids])
         alive = {row["id"] for row in rows}
         return [pair for pair in ids if pair[0] in alive]
+
+
+def _hands(environment: str, claim: TaskClaim, taken: int) -> Hands | None:
+    """For what may still be given; none where the worker has its hands full."""
+    left = claim.limit - taken
+    return Hands(environment, msgspec.structs.replace(claim, limit=left)) if left > 0 else None
 
 
 def _sagas(principal: Principal) -> frozenset[str] | None:

@@ -16,9 +16,10 @@ from msgspec import Struct, field
 from rescind.wire import Revision
 
 from runtime.queries import Queries
-from server.rollbacks import holders, retries
+from server.rollbacks import holders, retries, standby
 from server.rollbacks.holders import Proceeding
 from server.rollbacks.retries import Retry
+from server.rollbacks.standby import Standby
 
 QUERIES = Queries.load("server.rollbacks", "record")
 
@@ -151,6 +152,8 @@ class RollbackRecord(Struct, frozen=True, kw_only=True):
     retrying: list[Retry] = []
     proceeding: Proceeding | None = None
     """Where a flag of it lets effects go on without the server."""
+    standby: Standby | None = None
+    """Whether the synchronous standby had its last kill when that was answered; null where there is none."""
 
 
 async def load(connection: asyncpg.Connection, rollback_id: UUID) -> RollbackRecord | None:
@@ -163,7 +166,12 @@ async def load(connection: asyncpg.Connection, rollback_id: UUID) -> RollbackRec
     known = msgspec.structs.replace(known, contained_at=contained_at_of(row))
     found = record_of(row, flags, containment=known, counts=await counts(connection, rollback_id))
     proceeding = await holders.load(connection, rollback_id)
-    return msgspec.structs.replace(found, retrying=await retries.load(connection, rollback_id), proceeding=proceeding)
+    return msgspec.structs.replace(
+        found,
+        retrying=await retries.load(connection, rollback_id),
+        proceeding=proceeding,
+        standby=await standby.load(connection, rollback_id),
+    )
 
 
 async def latest(connection: asyncpg.Connection, environment: str | None) -> list[str]:

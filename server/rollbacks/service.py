@@ -22,16 +22,19 @@ from rescind.wire import Revision
 from flagd import declarations
 from runtime.clock import Entropy
 from runtime.errors import OutcomeUnknown, Unavailable
-from runtime.postgres import Postgres
+from runtime.postgres import Postgres, transaction_on
 from runtime.queries import Queries
 from runtime.telemetry import counter
+from server.rollbacks import standby
 from server.rollbacks.errors import UNKNOWN_ENVIRONMENT, UNKNOWN_FLAG, problem_of, state_of, unknown_environment, unknown_flag
 from server.rollbacks.recovery import NOTHING_SEEN, Recovery, Seen, expect_current, refusal
 from server.rollbacks.requests import KillRequest, LiftRequest, since_of
+from server.rollbacks.standby import Standby
 
 QUERIES = Queries.load("server.rollbacks", "kills")
 KILL_ATTEMPTS_MAX = 3
 """A commit whose outcome is unknown is repeated: the second one joins the first, if that stood."""
+STAMP_SECONDS = 1.0
 
 log = logging.getLogger("rescind.kills")
 killed = counter("rescind.kills")
@@ -40,7 +43,9 @@ AfterCommit = Callable[[str, Revision], Awaitable[None]]
 
 
 class KillAnswer(Struct, frozen=True, kw_only=True):
-    """202: the fence has committed. `joined`: the standing kill covered it; `widened`: it now undoes, or covers, more."""
+    """202: the fence has committed. `joined`: the standing kill covered it; `widened`: it now undoes, or covers, more.
+
+    `standby`: whether the synchronous standby has it; null where PostgreSQL has none, or it could not be asked."""
 
     rollback_id: str
     revision: str
@@ -49,6 +54,7 @@ class KillAnswer(Struct, frozen=True, kw_only=True):
     widened: bool
     kill_count: int
     compensate: str
+    standby: Standby | None = None
 
 
 class LiftAnswer(Struct, frozen=True, kw_only=True):
@@ -93,7 +99,7 @@ class Kills:
         self, environment: str, flags: Sequence[str], request: KillRequest, actor: str, rollback_id: UUID, seen: Seen
     ) -> KillAnswer:
         try:
-            async with self._pg.transaction() as connection:
+            async with self._pg.urgent() as connection, standby.unhindered(self._pg.dedicated), transaction_on(connection):
                 answer = await kill_within(connection, environment, flags, request, actor, rollback_id=rollback_id, seen=seen)
         except asyncpg.PostgresError as error:
             raise await self.refusal(error, environment, flags) or error from error
@@ -106,13 +112,20 @@ class Kills:
         return answer
 
     async def stamped(self, answer: KillAnswer) -> KillAnswer:
-        """The answer with the instant after its commit, which is *fenced*; the kill stands without it."""
-        if answer.joined:
-            return answer
+        """The answer with the instant after its commit, which is *fenced*, and what the standby has."""
+        if not answer.joined:
+            with suppress(Unavailable, OutcomeUnknown):
+                async with self._pg.urgent() as connection:
+                    at = await connection.fetchval(
+                        QUERIES.fenced, UUID(answer.rollback_id), answer.fenced_at, timeout=STAMP_SECONDS
+                    )
+                answer = msgspec.structs.replace(answer, fenced_at=at or answer.fenced_at)
         with suppress(Unavailable, OutcomeUnknown):
-            async with self._pg.connection() as connection:
-                at = await connection.fetchval(QUERIES.fenced, UUID(answer.rollback_id), answer.fenced_at)
-                return msgspec.structs.replace(answer, fenced_at=at or answer.fenced_at)
+            async with self._pg.urgent() as connection:
+                confirmed = await standby.confirm(connection, UUID(answer.rollback_id))
+            answer = msgspec.structs.replace(answer, standby=confirmed)
+        if answer.standby is not None and not answer.standby.confirmed:
+            log.warning("the synchronous standby has not confirmed the kill of rollback %s", answer.rollback_id)
         return answer
 
     async def lift(self, environment: str, flag: str, request: LiftRequest, actor: str) -> LiftAnswer:

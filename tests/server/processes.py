@@ -58,6 +58,11 @@ class Process:
         return self._process.pid
 
     @property
+    def code(self) -> int | None:
+        """The exit code, once it has ended."""
+        return self._process.poll()
+
+    @property
     def output(self) -> str:
         return "".join(self.lines)
 

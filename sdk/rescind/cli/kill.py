@@ -116,7 +116,17 @@ def strike(session: Session, flag: str, body: dict[str, Any]) -> dict[str, Any]:
         session.console.print(
             f"[bold red]killed[/] {escape(flag)} in {took:.0f} ms; this {how} rollback {answer['rollback_id']}"
         )
+        say_standby(session, answer)
     return answer
+
+
+def say_standby(session: Session, answer: dict[str, Any]) -> None:
+    """Warn of a kill that only the primary has: a failover may lose it."""
+    standby = answer.get("standby")
+    if standby is not None and not standby["confirmed"]:
+        session.console.print(
+            "[yellow]only PostgreSQL's primary has it:[/] no word from the synchronous standby; after a failover, kill again"
+        )
 
 
 def reaches(goal: str) -> Any:
@@ -153,6 +163,7 @@ def kill_directly(session: Session, flag: str, body: dict[str, Any]) -> int:
             session.show_json(answer)
         else:
             session.console.print(f"[bold red]killed[/] {escape(flag)} directly; rollback {answer['rollback_id']}")
+            say_standby(session, answer)
         return Exit.OK
     raise ConfigurationError(
         "--direct needs the server package on this machine (pip install rescind-server), or call "

@@ -99,6 +99,8 @@ def show_report(session: Session, found: dict[str, Any]) -> None:
             moment["name"], instant(moment["at"]) if moment["at"] else f"[dim]{moment['reason'] or 'not known'}[/]", after
         )
     out.print(timeline)
+    if (record.get("standby") or {}).get("confirmed") is False:
+        out.print("  [yellow]only PostgreSQL's primary had it:[/] the synchronous standby did not confirm the kill")
     for instance in (record["containment"] or {}).get("unconfirmed", []):
         out.print(f"  [yellow]not confirmed:[/] {escape(instance['service'])} {escape(instance['instance'])}")
     if record["counts"]:
