@@ -1,0 +1,164 @@
+"""One run: everything is started, sagas are begun while faults happen, the faults heal, and everything must end."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+import rescind
+from msgspec import Struct
+
+from load.chaos.checks import violations
+from load.chaos.faults import Fault, schedule
+from load.chaos.history import Effect, History, Instance, Rollback, Terms, Write
+from load.chaos.shop import SAGAS
+from load.chaos.stage import ENVIRONMENT, QUERIES, SERVERS, WORKERS, Stage
+
+PROCESSES = SERVERS + WORKERS + 1
+CALLERS = 4
+REST_SECONDS = (0.05, 0.5)
+HEALED_SECONDS = 90.0
+"""Longer than all that may still be under way: leases, windows, attempts and their delays."""
+LOOK_SECONDS = 0.25
+Progress = Callable[[str, float], None]
+"""Told what happens, and how far the run has come, from 0 to 1."""
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """What a run showed. `broken`: by promise, empty lists where it held."""
+
+    seed: int
+    faults: Counter[str]
+    fates: Counter[str]
+    ends: Counter[str]
+    healed_seconds: float
+    broken: dict[str, list[str]]
+    history: History
+
+    @property
+    def holds(self) -> bool:
+        """Whether every promise held."""
+        return not any(self.broken.values())
+
+
+async def run(seed: int, seconds: float, progress: Progress) -> Verdict:
+    """A run with faults for `seconds`, checked."""
+    with tempfile.TemporaryDirectory(prefix="rescind-chaos-", ignore_cleanup_errors=True) as folder:
+        stage, started = Stage(Path(folder), seed), itertools.count(1)
+        try:
+            await stage.start(lambda: progress("starting", 0.1 * next(started) / PROCESSES))
+            met = await _suffer(stage, schedule(seed, seconds), seconds, progress)
+            progress("healing", 0.9)
+            begun = time.monotonic()
+            await stage.heal()
+            await _still(stage)
+            healed_seconds = time.monotonic() - begun
+            history = await read(stage)
+        finally:
+            await stage.stop()
+    return Verdict(
+        seed=seed,
+        faults=met,
+        fates=stage.provider.met,
+        ends=Counter(f"{one.state}: {one.reason}" if one.state == "waiting" else one.state for one in history.instances),
+        healed_seconds=healed_seconds,
+        broken=violations(history),
+        history=history,
+    )
+
+
+async def _suffer(stage: Stage, faults: list[Fault], seconds: float, progress: Progress) -> Counter[str]:
+    """Sagas are started while faults happen; all faults that began have ended when it returns. How many of each."""
+    met: Counter[str] = Counter()
+    begun = time.monotonic()
+
+    async def meet(fault: Fault) -> None:
+        await asyncio.sleep(max(0.0, begun + fault.at - time.monotonic()))
+        progress(fault.kind, 0.1 + 0.8 * fault.at / seconds)
+        met[fault.kind] += 1
+        await stage.meet(fault)
+
+    options: Any = {"url": stage.gate_url, "token": stage.token, "environment": ENVIRONMENT, "service": "starter"}
+    async with rescind.AsyncClient(**options, state_dir=stage.folder / "starter", sagas=list(SAGAS.values())) as client:
+        callers = [asyncio.create_task(_call(client, number, stage.seed)) for number in range(CALLERS)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for fault in faults:
+                    group.create_task(meet(fault))
+        finally:
+            for caller in callers:
+                caller.cancel()
+            await asyncio.gather(*callers, return_exceptions=True)
+    return met
+
+
+async def _call(client: rescind.AsyncClient, number: int, seed: int) -> None:
+    """Start sagas, one after another, and wait for some of them."""
+    chance = random.Random(f"caller {number} {seed}")
+    for count in itertools.count():
+        name, saga = f"s{number}-{count}", SAGAS[chance.choice(sorted(SAGAS))]
+        values = {"order_id": name, "amount_cents": chance.randrange(100, 10_000)}
+        try:
+            handle = await client.start(saga, id=name, input=values, subject=f"customer of {name}")
+            if chance.random() < 0.3:
+                await handle.result(timeout_seconds=2.0)
+        except (rescind.SagaError, rescind.Unreachable, rescind.ApiError, TimeoutError):
+            pass
+        await asyncio.sleep(chance.uniform(*REST_SECONDS))
+
+
+async def _still(stage: Stage) -> None:
+    """Wait until nothing moves; what still does after `HEALED_SECONDS` is for the checks to find."""
+    deadline = time.monotonic() + HEALED_SECONDS
+    connection = await stage.connection()
+    try:
+        quiet = 0
+        while quiet < 4 and time.monotonic() < deadline:
+            quiet = 0 if await connection.fetchval(QUERIES["moving"]) else quiet + 1
+            await asyncio.sleep(LOOK_SECONDS)
+    finally:
+        await connection.close()
+
+
+async def read(stage: Stage) -> History:
+    """The history of a run that has ended."""
+    connection = await stage.connection()
+    try:
+        rows = {name: await connection.fetch(QUERIES[name]) for name in ("instances", "effects", "rollbacks")}
+        leases = await connection.fetch(QUERIES["writes"], "lease")
+        attempts = await connection.fetch(QUERIES["writes"], "attempt")
+        left = await connection.fetchrow(QUERIES["left_over"])
+    finally:
+        await connection.close()
+    acknowledged = stage.gate.acknowledged
+    return History(
+        sagas={name: [Terms(name=step, moves_money=step == "capture") for step in saga.steps] for name, saga in SAGAS.items()},
+        entries=list(stage.provider.entries),
+        instances=[msgspec.convert(dict(row), Instance) for row in rows["instances"]],
+        effects=[_effect(row) for row in rows["effects"]],
+        rollbacks=[msgspec.convert(dict(row), Rollback) for row in rows["rollbacks"]],
+        leases=[_write(row) for row in leases],
+        attempts=[_write(row) for row in attempts],
+        started=acknowledged.started,
+        reported=acknowledged.reported,
+        told=acknowledged.told,
+        left=dict(left),
+    )
+
+
+def _effect(row: asyncpg.Record) -> Effect:
+    values = dict(row)
+    return msgspec.convert({**values, "order": values.pop("order_id")}, Effect)
+
+
+def _write(row: asyncpg.Record) -> Write:
+    return Write(row=row["row_id"], fence=row["fence"], holder=row["holder"])
