@@ -29,6 +29,7 @@ from load.chaos.provider import Provider
 from load.chaos.shop import FLAGS
 from runtime import tokens
 from runtime.embedded import EmbeddedPostgres, EmbeddedValkey
+from runtime.errors import RuntimeFault
 from runtime.migrations import migrate
 from runtime.postgres import connect
 from runtime.queries import parse
@@ -174,7 +175,7 @@ class Stage:
             await asyncio.to_thread(self.postgres.start)
 
     async def _end_backends(self, quarter: int) -> None:
-        with suppress(asyncpg.PostgresError, OSError):
+        with suppress(asyncpg.PostgresError, RuntimeFault, OSError):
             connection = await self.connection()
             try:
                 await connection.fetch(QUERIES["end_backends"], quarter)
