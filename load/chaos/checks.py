@@ -55,7 +55,7 @@ def acted_once(history: History) -> Iterator[str]:
             yield f"{entry} was done under a key that the ledger does not have"
     for name, instance in looked.instances.items():
         for terms in history.sagas[name[0]] if instance.state == "done" else ():
-            if not by_step[*name, terms.name]:
+            if not by_step[*name, terms.name] and terms.name not in instance.skipped:
                 yield f"{name} is done, and {terms.name} never acted"
 
 
@@ -123,9 +123,13 @@ def in_order(history: History) -> Iterator[str]:
     looked = Looked(history)
     for name, effects in looked.of_instances().items():
         places = {terms.name: place for place, terms in enumerate(history.sagas[name[0]])}
-        forward = sorted(effects, key=lambda effect: places[effect.step])
+        latest = {effect.step: effect for effect in sorted(effects, key=lambda effect: effect.admitted)}
+        forward = sorted(latest.values(), key=lambda effect: places[effect.step])
+        instance = looked.instances.get(name)
+        skipped = instance.skipped if instance is not None else []
         for before, after in pairwise(forward):
-            if before.completed is None or before.completed > after.admitted:
+            is_done = before.completed is not None and before.completed <= after.admitted
+            if not is_done and before.step not in skipped:
                 yield f"{after} was admitted before {before.step} was completed"
         done = [effect for effect in forward if effect.disposition == "compensated" and looked.undos[effect.id]]
         for earlier, later in pairwise(done):

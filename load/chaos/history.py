@@ -26,12 +26,13 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 
 class Instance(Struct, frozen=True, kw_only=True):
-    """A saga instance in the end."""
+    """A saga instance in the end. `skipped`: steps that a person counted as done."""
 
     saga: str
     id: str
     state: str
     reason: str | None = None
+    skipped: list[str] = []
 
 
 class Effect(Struct, frozen=True, kw_only=True):

@@ -26,18 +26,16 @@ from flagd import store
 from load.chaos.faults import Fault
 from load.chaos.gate import Gate
 from load.chaos.provider import Provider
+from load.chaos.reading import QUERIES, watch
 from load.chaos.shop import FLAGS
 from runtime import tokens
 from runtime.embedded import EmbeddedPostgres, EmbeddedValkey
 from runtime.errors import RuntimeFault
 from runtime.migrations import migrate
 from runtime.postgres import connect
-from runtime.queries import parse
 from server.migrations import ROOMS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SQL = Path(__file__).parent / "sql"
-QUERIES = parse((SQL / "chaos.sql").read_text(), "load/chaos/sql/chaos.sql")
 ENVIRONMENT = "production"
 SERVERS = 3
 WORKERS = 4
@@ -213,7 +211,7 @@ class Stage:
         connection = await self.connection()
         try:
             async with connection.transaction():
-                await connection.execute((SQL / "watch.sql").read_text())
+                await watch(connection)
                 await store.create_environment(connection, ENVIRONMENT)
                 text, _ = await tokens.create(connection, "chaos", None, ["admin"], "chaos")
                 return text
@@ -229,7 +227,11 @@ class Stage:
         return [*CLI, "work", "load.chaos.shop:order", "load.chaos.shop:parcel", *lease]
 
     def _variables(self, role: str, name: str) -> dict[str, str]:
-        common = {"PYTHONPATH": str(ROOT), "RESCIND_STATE_DIR": str(self.folder / "state" / name), "RESCIND_LOG_LEVEL": "warning"}
+        common = {
+            "PYTHONPATH": str(ROOT),
+            "RESCIND_STATE_DIR": str(self.folder / "state" / name),
+            "RESCIND_LOG_LEVEL": "warning",
+        }
         if role == "server":
             return {**common, "RESCIND_DATABASE_URL": self.postgres.url, "RESCIND_REDIS_URL": self.valkey.url}
         site = {"RESCIND_URL": self.gate_url, "RESCIND_TOKEN": self.token, "RESCIND_ENVIRONMENT": ENVIRONMENT}

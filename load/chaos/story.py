@@ -12,16 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import msgspec
 import rescind
 from msgspec import Struct
 
 from load.chaos.checks import violations
 from load.chaos.faults import Fault, schedule
-from load.chaos.history import Effect, History, Instance, Rollback, Terms, Write
+from load.chaos.history import History, Terms
+from load.chaos.reading import QUERIES, read
 from load.chaos.shop import SAGAS
-from load.chaos.stage import ENVIRONMENT, QUERIES, SERVERS, WORKERS, Stage
+from load.chaos.stage import ENVIRONMENT, SERVERS, WORKERS, Stage
 
 PROCESSES = SERVERS + WORKERS + 1
 CALLERS = 4
@@ -62,7 +62,7 @@ async def run(seed: int, seconds: float, progress: Progress) -> Verdict:
             await stage.heal()
             await _still(stage)
             healed_seconds = time.monotonic() - begun
-            history = await read(stage)
+            history = await _history(stage)
         finally:
             await stage.stop()
     return Verdict(
@@ -129,36 +129,18 @@ async def _still(stage: Stage) -> None:
         await connection.close()
 
 
-async def read(stage: Stage) -> History:
-    """The history of a run that has ended."""
+async def _history(stage: Stage) -> History:
+    acknowledged = stage.gate.acknowledged
     connection = await stage.connection()
     try:
-        rows = {name: await connection.fetch(QUERIES[name]) for name in ("instances", "effects", "rollbacks")}
-        leases = await connection.fetch(QUERIES["writes"], "lease")
-        attempts = await connection.fetch(QUERIES["writes"], "attempt")
-        left = await connection.fetchrow(QUERIES["left_over"])
+        found = await read(connection)
     finally:
         await connection.close()
-    acknowledged = stage.gate.acknowledged
-    return History(
+    return msgspec.structs.replace(
+        found,
         sagas={name: [Terms(name=step, moves_money=step == "capture") for step in saga.steps] for name, saga in SAGAS.items()},
         entries=list(stage.provider.entries),
-        instances=[msgspec.convert(dict(row), Instance) for row in rows["instances"]],
-        effects=[_effect(row) for row in rows["effects"]],
-        rollbacks=[msgspec.convert(dict(row), Rollback) for row in rows["rollbacks"]],
-        leases=[_write(row) for row in leases],
-        attempts=[_write(row) for row in attempts],
         started=acknowledged.started,
         reported=acknowledged.reported,
         told=acknowledged.told,
-        left=dict(left),
     )
-
-
-def _effect(row: asyncpg.Record) -> Effect:
-    values = dict(row)
-    return msgspec.convert({**values, "order": values.pop("order_id")}, Effect)
-
-
-def _write(row: asyncpg.Record) -> Write:
-    return Write(row=row["row_id"], fence=row["fence"], holder=row["holder"])

@@ -1,7 +1,10 @@
 -- What the database says in the end, and whether it still moves.
 
 -- name: instances
-SELECT saga, id, state, reason FROM sagas.instances
+SELECT
+    i.saga, i.id, i.state, i.reason,
+    ARRAY(SELECT DISTINCT f.name FROM sagas.facts AS f WHERE f.uid = i.uid AND f.fact = 'skip') AS skipped
+FROM sagas.instances AS i
 
 -- name: effects
 SELECT
