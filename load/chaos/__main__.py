@@ -52,13 +52,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--minutes", type=float, default=1.0, help="for how long faults happen")
     parser.add_argument("--save", type=Path, help="where the history goes; left out, only a broken one is saved")
+    parser.add_argument("--keep", type=Path, help="a folder for the database and the logs, which then stay")
     arguments = parser.parse_args()
     console = Console()
     console.print(f"seed {arguments.seed}")
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console) as bar:
         task = bar.add_task("starting", total=1.0)
         verdict = asyncio.run(
-            run(arguments.seed, arguments.minutes * 60, lambda what, done: bar.update(task, description=what, completed=done))
+            run(
+                arguments.seed,
+                arguments.minutes * 60,
+                lambda what, done: bar.update(task, description=what, completed=done),
+                arguments.keep,
+            )
         )
         bar.update(task, description="done", completed=1.0)
     console.print(told(verdict))

@@ -43,6 +43,7 @@ WORKER_LEASE_SECONDS = 2
 START_SECONDS = 90.0
 ASK_SECONDS = 5.0
 TRIES_MAX = 60
+LOOK_SECONDS = 0.3
 READY = "rescind serve is ready: "
 CLI = (sys.executable, "-m", "rescind.cli")
 
@@ -181,9 +182,22 @@ class Stage:
                 await connection.close()
 
     async def _kill_flag(self, flag: str, seconds: float) -> None:
+        """Lifted once its undoing has begun: a kill that is lifted before strands instances (docs/proof.md)."""
         await self._insist("POST", f"/flags/{flag}/kill", {"reason": "chaos"})
         await asyncio.sleep(seconds)
+        for _ in range(TRIES_MAX):
+            with suppress(asyncpg.PostgresError, RuntimeFault, OSError):
+                if await self._value(QUERIES["past_grace"], flag):
+                    break
+            await asyncio.sleep(LOOK_SECONDS)
         await self._lift(flag)
+
+    async def _value(self, query: str, *arguments: Any) -> Any:
+        connection = await self.connection()
+        try:
+            return await connection.fetchval(query, *arguments)
+        finally:
+            await connection.close()
 
     async def _lift(self, flag: str) -> None:
         await self._insist("POST", f"/flags/{flag}/lift", {"reason": "chaos", "force": True})
@@ -200,7 +214,7 @@ class Stage:
             except (Unreachable, ApiError) as error:
                 if isinstance(error, ApiError) and not error.passing:
                     return
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(LOOK_SECONDS)
             else:
                 return
         raise TimeoutError(f"{method} {path} was not answered")

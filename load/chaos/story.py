@@ -50,10 +50,12 @@ class Verdict(Struct, frozen=True, kw_only=True):
         return not any(self.broken.values())
 
 
-async def run(seed: int, seconds: float, progress: Progress) -> Verdict:
-    """A run with faults for `seconds`, checked."""
-    with tempfile.TemporaryDirectory(prefix="rescind-chaos-", ignore_cleanup_errors=True) as folder:
-        stage, started = Stage(Path(folder), seed), itertools.count(1)
+async def run(seed: int, seconds: float, progress: Progress, keep: Path | None = None) -> Verdict:
+    """A run with faults for `seconds`, checked. `keep`: a folder for the database and the logs, which then stay."""
+    with tempfile.TemporaryDirectory(prefix="rescind-chaos-", ignore_cleanup_errors=True) as passing:
+        folder = keep or Path(passing)
+        folder.mkdir(parents=True, exist_ok=True)
+        stage, started = Stage(folder, seed), itertools.count(1)
         try:
             await stage.start(lambda: progress("starting", 0.1 * next(started) / PROCESSES))
             met = await _suffer(stage, schedule(seed, seconds), seconds, progress)

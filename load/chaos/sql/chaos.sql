@@ -39,3 +39,8 @@ SELECT
 SELECT pg_terminate_backend(pid)
 FROM pg_stat_activity
 WHERE application_name LIKE 'rescind%' AND pid <> pg_backend_pid() AND hashint4(pid) & 3 = $1
+
+-- name: past_grace
+SELECT NOT EXISTS (
+    SELECT FROM sagas.rollbacks AS r INNER JOIN sagas.rollback_flags AS f ON f.rollback_id = r.id
+    WHERE f.flag = $1 AND r.state IN ('fenced', 'drained', 'grace', 'held'))
