@@ -1,4 +1,4 @@
-"""Checks over a recorded history, one for each promise; pure. Each returns what broke it, in sentences, and nothing where it held."""
+"""Checks over a recorded history, one for each promise; pure. Each yields what broke it, in sentences, else nothing."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Instance(Struct, frozen=True, kw_only=True):
 
 
 class Effect(Struct, frozen=True, kw_only=True):
-    """An effect in the end. `completed`: when its success was reported, in seconds; `disposition`: null where nothing undid it."""
+    """An effect in the end. `completed`: when its success was reported, in seconds; `disposition`: null where none is."""
 
     id: str
     saga: str

@@ -1,4 +1,4 @@
-"""Attempts whose outcome nobody knows, in the evidence beside an effect: what a later one did not do is no news of them (P16). Pure."""
+"""Attempts whose outcome nobody knows: what a later attempt did not do is no news of an earlier one (P16). Pure."""
 
 from __future__ import annotations
 

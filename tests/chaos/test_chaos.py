@@ -1,4 +1,4 @@
-"""The loop, short: every promise holds under every kind of fault (P8 to P18). `./run python -m load.chaos` runs it for longer."""
+"""The loop, short: every promise holds under every kind of fault (P8 to P18); docs/proof.md says how it runs for longer."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import hypothesis
 import msgspec
-from hypothesis import assume
 from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from rescind.wire import Task
@@ -50,9 +49,11 @@ DUE = (
     "UPDATE sagas.ready SET due_at = clock_timestamp() - interval '1 s' WHERE due_at > clock_timestamp()",
     "UPDATE sagas.compensations SET due_at = clock_timestamp() WHERE state = 'due'",
 )
-MOVING = "SELECT EXISTS (SELECT FROM sagas.instances WHERE state IN ('running', 'undoing')) OR EXISTS (SELECT FROM " \
-    "sagas.dispositions WHERE state = 'pending') OR EXISTS (SELECT FROM sagas.rollbacks WHERE carries = 'kill' AND " \
+MOVING = (
+    "SELECT EXISTS (SELECT FROM sagas.instances WHERE state IN ('running', 'undoing')) OR EXISTS (SELECT FROM "
+    "sagas.dispositions WHERE state = 'pending') OR EXISTS (SELECT FROM sagas.rollbacks WHERE carries = 'kill' AND "
     "state NOT IN ('settled', 'waiting'))"
+)
 FINAL = ("compensated", "irreversible", "skipped")
 AFTER = {"done": {"done"}, "undone": {"undone", "undoing", "waiting"}, "killed": {"killed"}}
 """Where an instance may be found after it was found in an end: late news opens an undoing again (P11)."""
@@ -190,7 +191,8 @@ class Lives(RuleBasedStateMachine):
             return
         later = await self.world.value(
             "SELECT count(*) FROM sagas.effects e LEFT JOIN sagas.dispositions d ON d.effect_id = e.id, sagas.effects mine "
-            "WHERE mine.id = $1 AND e.saga_instance = mine.saga_instance AND NOT e.is_off AND e.completed_at > mine.completed_at "
+            "WHERE mine.id = $1 AND e.saga_instance = mine.saga_instance AND NOT e.is_off "
+            "AND e.completed_at > mine.completed_at "
             "AND (d.state IS NULL OR d.state = 'pending')",
             effect["id"],
         )
@@ -229,7 +231,7 @@ class Lives(RuleBasedStateMachine):
         await self.both[at].instances.event(ENVIRONMENT, "order", name, "paid", **told)
 
     async def coordinate(self, at: int) -> None:
-        """It takes the ranges, looks at everything that time says, moves undoings on as far as they go, and gives the ranges back."""
+        """It takes the ranges, looks at everything that time says, moves undoings on, and gives the ranges back."""
         server = self.both[at]
         await server.coordinator.start()
         try:
