@@ -70,6 +70,8 @@ DONE_LATE = Move(status=Status.SUCCEEDED, begun=True, evidence=True)
 FAIL = Move(status=Status.FAILED)
 DOUBT = Move(status=Status.IN_DOUBT, begun=True)
 DOUBT_LATE = Move(status=Status.IN_DOUBT, begun=True, evidence=True)
+UNPROVEN = Move(status=Status.IN_DOUBT, evidence=True)
+"""Instead of a failure, where an earlier attempt may have acted."""
 BEGIN = Move(begun=True)
 GIVE_BACK = Move(status=Status.FAILED)
 EXTEND = Move(begun=True, extend=True)

@@ -95,7 +95,7 @@ class StepFact(Struct, frozen=True, kw_only=True):
     status: Literal["admitted", "succeeded", "failed", "in_doubt"]
     attempt: int = 1
     is_final: bool = False
-    """a failure that trying again does not help"""
+    """trying again does not help; in doubt with that, an earlier attempt may have acted"""
     is_leased: bool = False
     """its lease has not run out"""
     since_first_seconds: float = 0.0
@@ -335,7 +335,7 @@ def _again(terms: StepTerms, fact: StepFact, base: int, *, is_queued: bool, chan
     for no age."""
     attempt, is_doubt = fact.attempt - base, fact.status != "failed"
     delay = 0.0 if is_queued else _delay(terms, attempt, chance)
-    if fact.is_final and not is_doubt:
+    if fact.is_final:
         why = Why.FAILED
     elif is_doubt and fact.since_first_seconds + delay >= terms.window_seconds:
         why = Why.WINDOW_PASSED

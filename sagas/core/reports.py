@@ -11,7 +11,7 @@ from msgspec import Struct
 from rescind.wire import EffectReport, Fault
 
 from sagas.core import keys
-from sagas.core.effects import GIVEN_BACK_CODE, Move, News, Status, move, state_of
+from sagas.core.effects import GIVEN_BACK_CODE, UNPROVEN, Move, News, Status, move, state_of
 from sagas.core.faults import read
 from sagas.core.twins import REFERENCE, Beside, Success, beside, second_id
 
@@ -118,13 +118,17 @@ def judge(
     reference: str = REFERENCE,
     is_current: bool,
     is_dead: bool,
+    after_doubt: bool = False,
 ) -> Change:
     """What the report changes. `is_dead` says that a standing kill covers the effect: given back, it is closed for ever.
+    `after_doubt`: an earlier attempt may have acted, so that what this one did not do leaves the effect in doubt (P16).
 
     `known` are the successes on record, `reference` the field of their results that names what was done.
     """
     state = state_of(status, begun=begun, error_code=error_code, is_current=is_current)
     step = move(state, report.news)
+    if step.status is Status.FAILED and after_doubt:
+        step = UNPROVEN
     compared = _compared(report, known, reference) if step.compare else Beside.SAME
     second = second_id(report.effect_id, report.token) if compared is Beside.SECOND else None
     evidence = step.evidence or compared is not Beside.SAME

@@ -18,6 +18,7 @@ from runtime.postgres import transaction_on
 from sagas import definitions, store, store_reports
 from sagas.core import admission, reports
 from sagas.core.admission import Fence, Standing
+from sagas.core.doubts import earlier_doubt
 from sagas.core.effects import News, Status
 from sagas.core.reports import Change, Report
 from sagas.core.twins import REFERENCE, Success, successes
@@ -118,6 +119,7 @@ class Reports:
             reference=reference,
             is_current=report.token == recorded.token,
             is_dead=is_dead,
+            after_doubt=earlier_doubt(effect.evidence),
         )
 
     async def _reference(self, connection: Connection, effect: Reported) -> str:

@@ -15,7 +15,7 @@ from runtime.errors import Unavailable
 from runtime.postgres import Connection, Postgres
 from sagas import outcomes
 from sagas.decisions import Decisions
-from tests.sagas.coordinator.world import FAST, MAIL, REFUND, World
+from tests.sagas.coordinator.world import FAST, MAIL, REFUND, WORK, World
 from tests.waiting import until
 
 PATIENT = msgspec.structs.replace(FAST, lease_seconds=0.4, renew_seconds=0.05)
@@ -170,3 +170,16 @@ async def test_a_process_whose_outcomes_cannot_be_written_holds_no_leases(
     await until(lambda: world.is_settled(rollback))
     assert len(world.payments.refunds) == 1, "the outcome was kept and written when it could be"
     await until(lambda: coordinator.leases.held())
+
+
+async def test_news_that_meets_a_lift_does_not_open_what_the_lift_has_ended(world: World) -> None:  # P11, P17
+    effect = await world.effect(WORK, "o1", status="in_doubt")
+    rollback = await world.kill()
+    await world.run("UPDATE sagas.rollback_flags SET closed_at = clock_timestamp()")
+    async with world.pg.transaction() as lift:
+        await lift.execute("UPDATE sagas.rollbacks SET state = 'settled', outcome = 'lifted_in_grace' WHERE id = $1", rollback)
+        telling = asyncio.create_task(world.report(effect, "succeeded"))
+        await until(lambda: world.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+    await telling
+    assert await world.state(rollback) == "settled"
+    assert await world.value("SELECT version FROM sagas.rollbacks WHERE id = $1", rollback) == 1

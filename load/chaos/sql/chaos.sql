@@ -1,0 +1,46 @@
+-- What the database says in the end, and whether it still moves.
+
+-- name: instances
+SELECT
+    i.saga, i.id, i.state, i.reason,
+    ARRAY(SELECT DISTINCT f.name FROM sagas.facts AS f WHERE f.uid = i.uid AND f.fact = 'skip') AS skipped
+FROM sagas.instances AS i
+
+-- name: effects
+SELECT
+    e.id::text AS id, e.saga, e.saga_instance AS order_id, e.step, e.status, e.is_off,
+    extract(EPOCH FROM e.admitted_at)::float8 AS admitted, extract(EPOCH FROM e.completed_at)::float8 AS completed,
+    d.state AS disposition, d.reason, d.compensation_id::text AS compensation_id, c.state AS compensation
+FROM sagas.effects AS e
+LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
+LEFT JOIN sagas.compensations AS c ON c.id = d.compensation_id
+
+-- name: writes
+SELECT row_id, fence, holder FROM chaos.writes WHERE what = $1 ORDER BY number
+
+-- name: rollbacks
+SELECT id::text AS id, state FROM sagas.rollbacks WHERE carries = 'kill'
+
+-- name: left_over
+SELECT
+    (SELECT count(*) FROM sagas.ready) AS ready,
+    (SELECT count(*) FROM sagas.moving AS m JOIN sagas.instances AS i USING (uid)
+        WHERE i.state NOT IN ('undoing', 'waiting')) AS moving,
+    (SELECT count(*) FROM sagas.waits) AS waits,
+    (SELECT count(*) FROM sagas.subjects) AS subjects
+
+-- name: moving
+SELECT
+    (SELECT count(*) FROM sagas.instances WHERE state IN ('running', 'undoing'))
+    + (SELECT count(*) FROM sagas.dispositions WHERE state = 'pending')
+    + (SELECT count(*) FROM sagas.rollbacks WHERE carries = 'kill' AND state NOT IN ('settled', 'waiting')) AS count
+
+-- name: end_backends
+SELECT pg_terminate_backend(pid)
+FROM pg_stat_activity
+WHERE application_name LIKE 'rescind%' AND pid <> pg_backend_pid() AND hashint4(pid) & 3 = $1
+
+-- name: past_grace
+SELECT NOT EXISTS (
+    SELECT FROM sagas.rollbacks AS r INNER JOIN sagas.rollback_flags AS f ON f.rollback_id = r.id
+    WHERE f.flag = $1 AND r.state IN ('fenced', 'drained', 'grace', 'held'))

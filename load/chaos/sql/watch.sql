@@ -1,0 +1,27 @@
+-- Beside the product's tables: every value that a fence ever had, written down by the transaction that gave it.
+CREATE SCHEMA chaos;
+
+CREATE TABLE chaos.writes (
+    number bigint GENERATED ALWAYS AS IDENTITY,
+    what text NOT NULL,
+    row_id text NOT NULL,
+    fence bigint NOT NULL,
+    holder text NOT NULL
+);
+
+CREATE FUNCTION chaos.note_lease() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO chaos.writes (what, row_id, fence, holder) VALUES ('lease', NEW.range::text, NEW.token, NEW.holder);
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION chaos.note_attempt() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO chaos.writes (what, row_id, fence, holder) VALUES ('attempt', NEW.id::text, NEW.attempt, NEW.token::text);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER note_lease AFTER UPDATE ON sagas.leases
+FOR EACH ROW WHEN (NEW.holder <> '') EXECUTE FUNCTION chaos.note_lease();
+CREATE TRIGGER note_attempt AFTER INSERT OR UPDATE ON sagas.effects
+FOR EACH ROW EXECUTE FUNCTION chaos.note_attempt();

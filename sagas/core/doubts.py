@@ -1,0 +1,21 @@
+"""Attempts whose outcome nobody knows: what a later attempt did not do is no news of an earlier one (P16). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+OPEN = ("admitted", "in_doubt")
+PROOF = ("failed", "not_started")
+
+
+def earlier_doubt(evidence: Sequence[dict[str, Any]]) -> bool:
+    """Whether an earlier attempt may have acted: it was followed by another before its outcome was known, and no report of its
+    own proves since that it did nothing.
+
+    >>> silent = {"what": "attempt", "token": "a", "status": "admitted"}
+    >>> earlier_doubt([silent]), earlier_doubt([silent, {"what": "report", "token": "a", "outcome": "failed"}])
+    (True, False)
+    """
+    proven = {one["token"] for one in evidence if one.get("what") == "report" and one.get("outcome") in PROOF}
+    return any(one.get("what") == "attempt" and one.get("status") in OPEN and one["token"] not in proven for one in evidence)
