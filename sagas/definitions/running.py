@@ -12,7 +12,6 @@ from rescind.wire import Fault
 from sagas.definitions.document import Act, Refund, Retry, SagaDefinition, StepDefinition, Wait
 
 NOT_OFFERED = "not_offered"
-SILENCE = "is not offered yet: how long a worker may be silent is the lease that it asks for"
 
 
 def order(steps: Sequence[StepDefinition]) -> Iterator[Fault]:
@@ -90,8 +89,6 @@ def doing(step: StepDefinition, at: str) -> Iterator[Fault]:
     if act.in_doubt == "assume_done" and isinstance(step.compensation, Refund):
         detail = "what moves money is not assumed done: again, or wait for a person to say"
         yield Fault(pointer=f"{at}/in_doubt", detail=detail, code="not_harmless")
-    if act.heartbeat_timeout_seconds is not None:
-        yield Fault(pointer=f"{at}/heartbeat_timeout_seconds", detail=SILENCE, code=NOT_OFFERED)
     if act.pace != Act().pace:
         detail = "is not offered yet: steps are not paced, their undoing is (pace beside act)"
         yield Fault(pointer=f"{at}/pace", detail=detail, code=NOT_OFFERED)

@@ -286,5 +286,6 @@ def _task(wish: Wish, admitted: Admitted) -> Task:
         instance=row["id"],
         start_within_ms=START_WINDOW_MS,
         timeout_seconds=wish.step.act.timeout_seconds,
+        heartbeat_timeout_seconds=wish.step.act.heartbeat_timeout_seconds,
         traceparent=row["traceparent"],
     )

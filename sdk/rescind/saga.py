@@ -45,6 +45,8 @@ class ActOptions(TypedDict, total=False):
     """first_seconds, factor, cap_seconds, attempts_max, age_seconds"""
     timeout_seconds: float
     """the function is cancelled after it, and is then in doubt"""
+    heartbeat_timeout_seconds: float
+    """so too when it has not called `effect.heartbeat()` for so long"""
 
 
 class StepOptions(TypedDict, total=False):
@@ -74,6 +76,8 @@ class StepOptions(TypedDict, total=False):
     lease_seconds: float
     retry: dict[str, float]
     timeout_seconds: float
+    heartbeat_timeout_seconds: float
+    """of the handler that undoes it: cancelled when it has not called `effect.heartbeat()` for so long, and then in doubt"""
     pace: dict[str, float]
     proof_of_failure: list[type[BaseException] | str]
     """errors that prove that nothing was done"""
