@@ -20,7 +20,7 @@ from runtime.queries import Queries
 from sagas.catalogue import Catalogue, Reference, Rules
 from sagas.core.compensation import Guarantee, Reason, Trial, may_begin
 from sagas.core.order import Candidate, Choice, Place, Stand, choose, relaxed
-from sagas.core.pacing import BURST_SECONDS, UNLIMITED, Limits, allowance, cost_seconds
+from sagas.core.pacing import BURST_SECONDS, UNLIMITED, Limits, allowance, cost_seconds, tighter
 from sagas.dispositions import INFINITY
 from sagas.executors.outcomes import Subject
 from sagas.executors.registry import GUARD_PARTS
@@ -251,15 +251,9 @@ def limits_of(able: dict[UUID, tuple[Record, Rules]]) -> dict[Place, Limits]:
     for row, rules in able.values():
         place = (row["kind"], row["connection"])
         known = limits.get(place, UNLIMITED)
-        limits[place] = Limits(
-            per_second=_tighter(known.per_second, rules.pace.per_second),
-            concurrency_max=_tighter(known.concurrency_max, rules.pace.concurrency_max),
-        )
+        own = Limits(per_second=rules.pace.per_second, concurrency_max=rules.pace.concurrency_max)
+        limits[place] = tighter(known, own)
     return limits
-
-
-def _tighter(one: Any, other: Any) -> Any:
-    return other if one is None else one if other is None else min(one, other)
 
 
 def _candidate(row: Record) -> Candidate:

@@ -173,7 +173,7 @@ class Act(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     heartbeat_timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] | None = None
     """The function is cancelled when it has not said for so long that it lives; the step is then in doubt."""
     pace: Pace = Pace()
-    """Known and refused: steps are not paced yet, their undoing is."""
+    """Per kind and connection of what undoes it, over all workers; beside the pace of its undoing."""
 
     def __post_init__(self) -> None:
         if self.in_doubt is None:

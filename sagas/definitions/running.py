@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from rescind.wire import Fault
 
-from sagas.definitions.document import Act, Refund, Retry, SagaDefinition, StepDefinition, Wait
+from sagas.definitions.document import Refund, Retry, SagaDefinition, StepDefinition, Wait
 
 NOT_OFFERED = "not_offered"
 
@@ -89,9 +89,6 @@ def doing(step: StepDefinition, at: str) -> Iterator[Fault]:
     if act.in_doubt == "assume_done" and isinstance(step.compensation, Refund):
         detail = "what moves money is not assumed done: again, or wait for a person to say"
         yield Fault(pointer=f"{at}/in_doubt", detail=detail, code="not_harmless")
-    if act.pace != Act().pace:
-        detail = "is not offered yet: steps are not paced, their undoing is (pace beside act)"
-        yield Fault(pointer=f"{at}/pace", detail=detail, code=NOT_OFFERED)
     yield from retries(act.retry, f"{at}/retry")
 
 

@@ -22,6 +22,7 @@ from sagas.core.instances import Decision, Facts, State, decide
 from sagas.instances.admitting import Admitted, InUse, Killed, Later, Wish, admit
 from sagas.instances.facts import Known
 from sagas.instances.giving import Missing, given, key_of
+from sagas.instances.pacing import Paces
 from sagas.instances.plans import Planned, Plans
 from sagas.instances.turns import Hands
 from sagas.instances.writes import Writes
@@ -53,6 +54,7 @@ class Advance:
         self._taken = taken
         self._silent = silent
         self._wishes: list[Wish] = []
+        self._paces = Paces(connection)
         self._states: dict[UUID, str] = {}
 
     async def go(self, knowns: Sequence[Known], hands: Mapping[UUID, Sequence[Hands]], all_hands: Sequence[Hands]) -> None:
@@ -139,7 +141,9 @@ class Advance:
         for wish in self._wishes:
             if wish.fault is not None:
                 troubled[wish.known.row["uid"]] = (wish.step.name, "arguments", {"detail": wish.fault})
+        fit = await self._paced(fit)
         answers = await admit(self._connection, fit, self._fences, self._entropy) if fit else []
+        await self._paces.spend(fit, answers)
         for wish, answer in zip(fit, answers, strict=True):
             uid = wish.known.row["uid"]
             wish.hands.release()
@@ -154,6 +158,19 @@ class Advance:
                 case Later():
                     self._writes.queue(wish.known.row, wish.step.name, AGAIN_SECONDS)
         return refused, troubled, begun
+
+    async def _paced(self, wishes: Sequence[Wish]) -> list[Wish]:
+        """Those that may begin now; the others lie ready for later."""
+        await self._paces.hold(wishes)
+        fit: list[Wish] = []
+        for wish in wishes:
+            in_seconds = self._paces.defers(wish)
+            if in_seconds is None:
+                fit.append(wish)
+            else:
+                wish.hands.release()
+                self._writes.queue(wish.known.row, wish.step.name, in_seconds)
+        return fit
 
     def _settle(
         self,

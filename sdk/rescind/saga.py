@@ -47,6 +47,8 @@ class ActOptions(TypedDict, total=False):
     """the function is cancelled after it, and is then in doubt"""
     heartbeat_timeout_seconds: float
     """so too when it has not called `effect.heartbeat()` for so long"""
+    pace: dict[str, float]
+    """per_second, concurrency_max: per kind and connection, over all workers (P17)"""
 
 
 class StepOptions(TypedDict, total=False):
