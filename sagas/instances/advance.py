@@ -15,9 +15,11 @@ from rescind.wire import Task
 
 from runtime.clock import Entropy
 from runtime.postgres import Connection
+from sagas.breakers import Breakers
 from sagas.core import admission, keys
 from sagas.core.admission import START_WINDOW_MS, Fence
 from sagas.core.asks import PAYLOAD_BYTES_MAX
+from sagas.core.breakers import Hold
 from sagas.core.instances import Decision, Facts, State, decide
 from sagas.instances.admitting import Admitted, InUse, Killed, Later, Wish, admit
 from sagas.instances.facts import Known
@@ -42,6 +44,7 @@ class Advance:
         entropy: Entropy,
         fences: Mapping[FlagName, Fence],
         writes: Writes,
+        breakers: Breakers,
         *,
         taken: set[tuple[UUID, str]],
         silent: set[UUID],
@@ -51,10 +54,12 @@ class Advance:
         self._entropy = entropy
         self._fences = fences
         self._writes = writes
+        self._breakers = breakers
         self._taken = taken
         self._silent = silent
         self._wishes: list[Wish] = []
         self._paces = Paces(connection)
+        self._holds: dict[tuple[str, str], Hold] = {}
         self._states: dict[UUID, str] = {}
 
     async def go(self, knowns: Sequence[Known], hands: Mapping[UUID, Sequence[Hands]], all_hands: Sequence[Hands]) -> None:
@@ -144,6 +149,8 @@ class Advance:
         fit = await self._paced(fit)
         answers = await admit(self._connection, fit, self._fences, self._entropy) if fit else []
         await self._paces.spend(fit, answers)
+        tried = {_place(wish) for wish, answer in zip(fit, answers, strict=True) if isinstance(answer, Admitted)}
+        await self._breakers.probe(self._connection, tried & self._holds.keys())
         for wish, answer in zip(fit, answers, strict=True):
             uid = wish.known.row["uid"]
             wish.hands.release()
@@ -161,12 +168,16 @@ class Advance:
 
     async def _paced(self, wishes: Sequence[Wish]) -> list[Wish]:
         """Those that may begin now; the others lie ready for later."""
+        self._holds = await self._breakers.holds(self._connection, {_place(wish) for wish in wishes}) if wishes else {}
         await self._paces.hold(wishes)
         fit: list[Wish] = []
         for wish in wishes:
-            in_seconds = self._paces.defers(wish)
+            hold = self._holds.get(_place(wish))
+            in_seconds = hold.in_seconds if hold is not None and not hold.left else self._paces.defers(wish)
             if in_seconds is None:
                 fit.append(wish)
+                if hold is not None:
+                    hold.left = 0
             else:
                 wish.hands.release()
                 self._writes.queue(wish.known.row, wish.step.name, in_seconds)
@@ -261,6 +272,10 @@ class Advance:
                 turned_back=True,
                 laid=True,
             )
+
+
+def _place(wish: Wish) -> tuple[str, str]:
+    return wish.known.row["environment"], wish.step.kind
 
 
 def _unfit(known: Known, definition: Any, hands: Hands, fault: str) -> Wish:

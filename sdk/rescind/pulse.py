@@ -1,7 +1,7 @@
 """Whether a body lives: one that may be silent only for so long is cancelled when it is, and is then in doubt (P16).
 
-A body that hangs is no different, to whoever waits for it, from one that works: only it can say. The worker's leases say that the
-process lives, and go on until the body has been given up.
+A body that hangs is no different, to whoever waits for it, from one that works: only it can say. The worker's leases say that
+the process lives, and go on until the body has been given up.
 """
 
 from __future__ import annotations
