@@ -226,10 +226,10 @@ class SagaDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     on_kill: OnKill = "compensate_now"
     """Of running instances when the flag is killed. Others than the default are known and refused (P8)."""
     ordered_by_subject: bool = False
-    """Known and refused, as the two below."""
+    """Known and refused, as `retention_days`."""
     retention_days: Annotated[int, Meta(ge=1, le=3_660)] | None = None
     approve_above: dict[Currency, Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]] = {}
-    """In minor units per currency."""
+    """In minor units per currency: what is more is given back only once a person agrees, by `retry` (P17)."""
 
     def step(self, name: str | None) -> StepDefinition | None:
         """The step of this name, or null."""

@@ -108,9 +108,6 @@ def not_offered(saga: SagaDefinition) -> Iterator[Fault]:
         yield Fault(pointer="/ordered_by_subject", detail=detail, code=NOT_OFFERED)
     if saga.retention_days is not None:
         yield Fault(pointer="/retention_days", detail="is not offered yet: instances are kept", code=NOT_OFFERED)
-    if saga.approve_above:
-        detail = "is not offered yet: put an approval before the step (waits)"
-        yield Fault(pointer="/approve_above", detail=detail, code=NOT_OFFERED)
 
 
 def _wait(wait: Wait, at: str, *, is_past: bool) -> Iterator[Fault]:

@@ -155,11 +155,15 @@ class Step(Generic[P, R]):
 class Saga:
     """The definition. Steps stand in the order in which they are declared."""
 
-    def __init__(self, name: str, *, version: str, flag: str, description: str = "") -> None:
+    def __init__(
+        self, name: str, *, version: str, flag: str, description: str = "", approve_above: dict[str, int] | None = None
+    ) -> None:
+        """`approve_above`: in minor units per currency; what is more is given back only once a person agrees."""
         self.name = name
         self.version = version
         self.flag = flag
         self.description = description
+        self.approve_above = approve_above
         self.steps: dict[str, Step[..., Any]] = {}
         self._waits: list[dict[str, Any]] = []
 
@@ -251,6 +255,8 @@ class Saga:
         }
         if self._waits:
             document["waits"] = [self._placed(wait) for wait in self._waits]
+        if self.approve_above:
+            document["approve_above"] = self.approve_above
         return document | ({"description": self.description} if self.description else {})
 
     def _add(self, step: Step[..., Any]) -> None:
