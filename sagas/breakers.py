@@ -9,14 +9,13 @@ another has just seen open.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal
 
-import asyncpg
 from msgspec import Struct
 
 from runtime.clock import Clock
-from runtime.errors import RuntimeFault
 from runtime.postgres import Connection
 from runtime.queries import Queries
 from runtime.telemetry import counter
@@ -31,9 +30,11 @@ Side = Literal["act", "undo"]
 SIDES: tuple[Side, ...] = ("act", "undo")
 Place = tuple[str, str]
 """Environment and kind."""
+Lend = Callable[[], AbstractAsyncContextManager[Connection]]
 
 log = logging.getLogger("rescind.breakers")
 opened = counter("rescind.breakers.opened")
+uncounted = counter("rescind.breakers.uncounted")
 
 
 class Told(Struct, frozen=True, kw_only=True):
@@ -75,23 +76,27 @@ class Breakers:
         if begun:
             await connection.execute(QUERIES.probe, self._side, *_columns(begun), PROBE_SECONDS)
 
-    async def tell(self, connection: Connection, outcomes: Sequence[Told]) -> None:
-        """Count, outside of any transaction. Raises nothing: what cannot be counted is not."""
+    async def tell(self, lend: Lend, outcomes: Sequence[Told]) -> None:
+        """Count, on a connection that is in no transaction. Raises nothing: what cannot be counted is not."""
         by_place: dict[Place, list[tuple[bool, str | None]]] = {}
         for told in outcomes:
             by_place.setdefault(told.place, []).append((told.is_good, told.error))
-        streaks = {place: streak(each) for place, each in sorted(by_place.items())}
+        streaks = {named: streak(each) for named, each in sorted(by_place.items())}
+        good = [named for named, each in streaks.items() if each.has_success and named in self._troubled]
+        bad = {named: each for named, each in streaks.items() if each.failures}
+        if not good and not bad:
+            return
         try:
-            await self._count(connection, streaks)
-        except (RuntimeFault, asyncpg.PostgresError, OSError) as error:
+            async with lend() as connection:
+                await self._count(connection, good, bad)
+        except Exception as error:
+            uncounted.add(len(outcomes), {"side": self._side})
             log.warning("outcomes were not counted: %s: %s", type(error).__name__, error)
 
-    async def _count(self, connection: Connection, streaks: dict[Place, Streak]) -> None:
-        good = [place for place, each in streaks.items() if each.has_success and place in self._troubled]
+    async def _count(self, connection: Connection, good: Sequence[Place], bad: dict[Place, Streak]) -> None:
         if good:
             await connection.execute(QUERIES.succeed, self._side, *_columns(good))
             self._troubled -= set(good)
-        bad = {place: each for place, each in streaks.items() if each.failures}
         if not bad:
             return
         self._troubled |= bad.keys()

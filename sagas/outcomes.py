@@ -303,9 +303,7 @@ class Writer:
                     seen = [news.sighting for news in batch if news.sighting is not None and news.rollback.id == rollback_id]
                     if seen:
                         await self._enumeration.sighted(connection, rollback, self._actor, seen, self._entropy.random())
-            if ends:
-                async with self._pg.connection() as connection:
-                    await self._breakers.tell(connection, told(ends))
+            await self._breakers.tell(self._pg.connection, told(ends))
         except LeaseLost:
             won = await self._write_late(ends, [news.rollback.id for news in batch]) if ends else set()
             log.warning("the lease of range %d was lost: %d of %d outcomes still counted", shards, len(won), len(batch))

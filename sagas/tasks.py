@@ -115,9 +115,7 @@ class TaskService:
                 details = [plain(report) for _, report in lost]
                 await connection.execute(QUERIES.note_late, request.worker, [identity for identity, _ in lost], details)
             await connection.execute(QUERIES.ring, sorted({row["rollback_id"] for row in held.values()}))
-        if ends:
-            async with self._pg.connection() as connection:
-                await self._breakers.tell(connection, told(list(ends.values())))
+        await self._breakers.tell(self._pg.connection, told(list(ends.values())))
         self.ring()
         return TaskReportAnswer(results=["recorded" if identity in won else "lost" for identity, _ in named])
 

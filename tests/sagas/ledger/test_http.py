@@ -353,8 +353,7 @@ async def test_a_bad_connection_is_refused_with_every_fault(apis: Apis, document
 
 async def test_a_breaker_is_seen_and_reset_by_name(world: World, apis: Apis) -> None:  # P20
     breakers = Breakers(Clock(), "undo", failures_max=2)
-    async with world.pg.connection() as connection:
-        await breakers.tell(connection, [Told(place=("production", "mail"), is_good=False, error="boom")] * 2)
+    await breakers.tell(world.pg.connection, [Told(place=("production", "mail"), is_good=False, error="boom")] * 2)
     [row] = (await apis.admin.call("GET", "/breakers")).json()["breakers"]
     assert (row["kind"], row["side"], row["state"], row["failures"], row["last_error"]) == ("mail", "undo", "open", 2, "boom")
     word = {"reason": "the host is back"}
