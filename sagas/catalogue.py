@@ -62,6 +62,8 @@ class Effect(Struct, frozen=True, kw_only=True):
     compensation_id: UUID | None
     judge_count: int
     decided_by: str | None
+    reason: str | None
+    """Why it waits."""
     lease_left_seconds: float
 
     @property
@@ -106,6 +108,18 @@ class Catalogue:
         definition = await self._definition(connection, msgspec.structs.replace(reference, step=None))
         return definition.step(reference.step) if isinstance(definition, SagaDefinition) else definition
 
+    async def needs_approval(self, connection: Connection, effect: Effect, reference: Reference, rules: Rules) -> bool:
+        """Whether a person has to agree before this effect's money is given back. An amount that nobody can read is above any
+        limit; a currency that has none is below."""
+        definition = await self._definition(connection, msgspec.structs.replace(reference, step=None))
+        if not isinstance(definition, SagaDefinition) or not definition.approve_above:
+            return False
+        amount, currency = rules.money(effect.payload) if isinstance(effect.payload, dict) else (None, None)
+        if amount is None or currency is None:
+            return isinstance(rules.compensation, Refund)
+        limit = definition.approve_above.get(currency)
+        return limit is not None and amount > limit
+
     async def _definition(self, connection: Connection, reference: Reference) -> SagaDefinition | KindDefinition | None:
         now = self._clock.monotonic()
         kept = self._cache.get(reference)
@@ -126,13 +140,14 @@ class Catalogue:
         return definition
 
 
-def terms_of(rules: Rules) -> Terms:
+def terms_of(rules: Rules, *, needs_approval: bool = False) -> Terms:
     """What the core needs to know of the rules."""
     return Terms(
         irreversible=rules.step_class == "irreversible",
         has_compensation=rules.compensation is not None,
         has_notice=rules.notice is not None,
         notice_approved=rules.notice_approved,
+        needs_approval=needs_approval,
         in_doubt=rules.in_doubt or "wait",
         can_look_up=isinstance(rules.compensation, Refund),
     )

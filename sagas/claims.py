@@ -17,10 +17,12 @@ from msgspec import Struct
 from runtime.clock import Entropy
 from runtime.postgres import Connection
 from runtime.queries import Queries
+from sagas.breakers import Breakers
 from sagas.catalogue import Catalogue, Reference, Rules
+from sagas.core.breakers import Hold
 from sagas.core.compensation import Guarantee, Reason, Trial, may_begin
 from sagas.core.order import Candidate, Choice, Place, Stand, choose, relaxed
-from sagas.core.pacing import BURST_SECONDS, UNLIMITED, Limits, allowance, cost_seconds
+from sagas.core.pacing import BURST_SECONDS, UNLIMITED, Limits, allowance, cost_seconds, tighter
 from sagas.dispositions import INFINITY
 from sagas.executors.outcomes import Subject
 from sagas.executors.registry import GUARD_PARTS
@@ -101,8 +103,16 @@ def reference_of(row: Record) -> Reference:
 class Claims:
     """Each method works inside the caller's transaction."""
 
-    def __init__(self, catalogue: Catalogue, entropy: Entropy, *, margin_seconds: float = MARGIN_SECONDS) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        entropy: Entropy,
+        *,
+        margin_seconds: float = MARGIN_SECONDS,
+        breakers: Breakers | None = None,
+    ) -> None:
         self._catalogue = catalogue
+        self._breakers = breakers
         self._entropy = entropy
         self._margin_seconds = margin_seconds
 
@@ -134,11 +144,14 @@ class Claims:
             )
         cursor = (rows[-1]["position"], rows[-1]["id"]) if len(rows) == WINDOW else None
         able = await self._able(connection, [row for row in rows if row["due_in_seconds"] <= 0])
-        choice = await self._choose(connection, able, limit, relax)
+        holds = await self._holds(connection, able)
+        choice = await self._choose(connection, able, limit, relax, holds)
         attempts = await self._begin(connection, choice, able, actor, lease_seconds, relax) if choice.chosen else []
+        if holds and attempts and self._breakers is not None:
+            await self._breakers.probe(connection, {(one.environment, one.kind) for one in attempts} & holds.keys())
         waits = [row["due_in_seconds"] for row in rows if row["due_in_seconds"] > 0]
         if choice.free > len(attempts):
-            waits.append(PACE_STEP_SECONDS)
+            waits.append(_pause_seconds(able, holds))
         soon, seen = min(waits, default=None), len(rows)
         return Claimed(
             attempts=attempts, cursor=cursor, seen=seen, orderly=choice.orderly, free=choice.free, next_in_seconds=soon
@@ -159,7 +172,20 @@ class Claims:
             await connection.execute(QUERIES.follow, ids)
         return able
 
-    async def _choose(self, connection: Connection, able: dict[UUID, tuple[Record, Rules]], limit: int, relax: bool) -> Choice:
+    async def _holds(self, connection: Connection, able: dict[UUID, tuple[Record, Rules]]) -> dict[tuple[str, str], Hold]:
+        """The open breakers of these, held by this transaction."""
+        if self._breakers is None or not able:
+            return {}
+        return await self._breakers.holds(connection, {(row["environment"], row["kind"]) for row, _ in able.values()})
+
+    async def _choose(
+        self,
+        connection: Connection,
+        able: dict[UUID, tuple[Record, Rules]],
+        limit: int,
+        relax: bool,
+        holds: dict[tuple[str, str], Hold],
+    ) -> Choice:
         if not able:
             return Choice(chosen=[])
         candidates = [_candidate(row) for row, _ in able.values()]
@@ -168,6 +194,11 @@ class Claims:
             return Choice(chosen=[one] if one else [])
         stands = [_stand(row) for row in await connection.fetch(QUERIES.stands, list(able))]
         allowances = await self._allowances(connection, able, limit)
+        environment = next(iter(able.values()))[0]["environment"]
+        for place in sorted(allowances):
+            if hold := holds.get((environment, place[0])):
+                allowances[place] = min(allowances[place], hold.left)
+                hold.left -= allowances[place]
         return choose(candidates, stands, allowances=allowances, limit=limit)
 
     async def _allowances(self, connection: Connection, able: dict[UUID, tuple[Record, Rules]], limit: int) -> dict[Place, int]:
@@ -245,21 +276,21 @@ class Claims:
         return [_attempt(row, able[row["id"]][1], effects.get(row["id"], []), rollbacks[row["rollback_id"]]) for row in begun]
 
 
+def _pause_seconds(able: dict[UUID, tuple[Record, Rules]], holds: dict[tuple[str, str], Hold]) -> float:
+    """When to look again for what might begin: soon for a pace, later where breakers hold all of it back."""
+    held = [holds.get((row["environment"], row["kind"])) for row, _ in able.values()]
+    return PACE_STEP_SECONDS if None in held else min(hold.in_seconds for hold in held if hold is not None)
+
+
 def limits_of(able: dict[UUID, tuple[Record, Rules]]) -> dict[Place, Limits]:
     """The limits of each place among these; where versions differ, the tighter ones."""
     limits: dict[Place, Limits] = {}
     for row, rules in able.values():
         place = (row["kind"], row["connection"])
         known = limits.get(place, UNLIMITED)
-        limits[place] = Limits(
-            per_second=_tighter(known.per_second, rules.pace.per_second),
-            concurrency_max=_tighter(known.concurrency_max, rules.pace.concurrency_max),
-        )
+        own = Limits(per_second=rules.pace.per_second, concurrency_max=rules.pace.concurrency_max)
+        limits[place] = tighter(known, own)
     return limits
-
-
-def _tighter(one: Any, other: Any) -> Any:
-    return other if one is None else one if other is None else min(one, other)
 
 
 def _candidate(row: Record) -> Candidate:

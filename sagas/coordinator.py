@@ -20,8 +20,10 @@ from runtime.errors import RuntimeFault
 from runtime.postgres import Connection, Postgres
 from runtime.queries import Queries
 from runtime.telemetry import counter
+from sagas.breakers import Breakers
 from sagas.catalogue import Catalogue
 from sagas.claims import MARGIN_SECONDS, Claims
+from sagas.core.breakers import COOL_SECONDS, FAILURES_MAX
 from sagas.dispatch import CONCURRENCY, Dispatcher
 from sagas.drain import START_WINDOW_SECONDS, Drain
 from sagas.drive import Drive
@@ -50,6 +52,8 @@ class Tuning(Struct, frozen=True, kw_only=True):
     no_worker_seconds: float = NO_WORKER_SECONDS
     margin_seconds: float = MARGIN_SECONDS
     concurrency: int = CONCURRENCY
+    breaker_failures_max: int = FAILURES_MAX
+    breaker_cool_seconds: float = COOL_SECONDS
 
 
 class Coordinator:
@@ -73,6 +77,12 @@ class Coordinator:
         self.leases = Leases(pg, clock, self.identity, lease_seconds=self._tuning.lease_seconds)
         catalogue = Catalogue(clock)
         enumeration = Enumeration(catalogue, entropy)
+        breakers = Breakers(
+            clock,
+            "undo",
+            failures_max=self._tuning.breaker_failures_max,
+            cool_seconds=self._tuning.breaker_cool_seconds,
+        )
         self._dispatcher = Dispatcher(
             pg,
             clock,
@@ -82,6 +92,7 @@ class Coordinator:
             executors,
             actor=self.identity,
             on_news=self.nudge,
+            breakers=breakers,
             concurrency=self._tuning.concurrency,
         )
         self._tools = Tools(
@@ -91,7 +102,7 @@ class Coordinator:
             leases=self.leases,
             catalogue=catalogue,
             enumeration=enumeration,
-            claims=Claims(catalogue, entropy, margin_seconds=self._tuning.margin_seconds),
+            claims=Claims(catalogue, entropy, margin_seconds=self._tuning.margin_seconds, breakers=breakers),
             dispatcher=self._dispatcher,
             drain=Drain(pg, clock, self.leases, start_window_seconds=self._tuning.start_window_seconds),
             actor=self.identity,

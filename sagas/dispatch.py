@@ -20,6 +20,7 @@ from runtime.errors import RuntimeFault
 from runtime.postgres import Postgres
 from runtime.telemetry import counter
 from sagas import connections
+from sagas.breakers import Breakers
 from sagas.catalogue import Rules
 from sagas.claims import Attempt
 from sagas.connections import Connection
@@ -52,6 +53,7 @@ class Dispatcher:
         *,
         actor: str,
         on_news: Callable[[UUID], None],
+        breakers: Breakers,
         concurrency: int = CONCURRENCY,
     ) -> None:
         self._pg = pg
@@ -61,7 +63,7 @@ class Dispatcher:
         self._executors = executors
         self._concurrency = concurrency
         self._running: dict[UUID, asyncio.Task[None]] = {}
-        self._writer = Writer(pg, clock, entropy, leases, enumeration, actor=actor, on_news=on_news)
+        self._writer = Writer(pg, clock, entropy, leases, enumeration, actor=actor, on_news=on_news, breakers=breakers)
         self._failures = Failures(clock)
         self._connections: dict[tuple[str, str], tuple[float, Connection | None]] = {}
 
@@ -145,7 +147,14 @@ class Dispatcher:
                         )
                     )
         end = ended(
-            attempt.id, attempt.token, attempt.number, attempt.trial, attempt.rules, outcome, chance=self._entropy.random()
+            attempt.id,
+            attempt.token,
+            attempt.number,
+            attempt.trial,
+            attempt.rules,
+            outcome,
+            chance=self._entropy.random(),
+            environment=attempt.environment,
         )
         self._failures.tell(attempt, end)
         self._writer.tell(News(shards=shards, rollback=rollback, since=self._clock.monotonic(), ended=end))

@@ -189,7 +189,10 @@ class Enumeration:
         reference, rules = found
         if effect.decided_by is not None and effect.disposition == "waiting":
             rules = msgspec.structs.replace(rules, notice_approved=True)
-        verdict = judge(effect.status, terms_of(rules), settles_in_seconds=effect.lease_left_seconds + rules.settle_seconds)
+        is_approved = effect.decided_by is not None and effect.reason == Reason.APPROVAL
+        needs_approval = not is_approved and await self._catalogue.needs_approval(connection, effect, reference, rules)
+        terms = terms_of(rules, needs_approval=needs_approval)
+        verdict = judge(effect.status, terms, settles_in_seconds=effect.lease_left_seconds + rules.settle_seconds)
         return Judged(effect=effect, verdict=verdict, reference=reference, rules=rules)
 
 

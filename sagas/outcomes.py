@@ -20,6 +20,7 @@ from runtime.errors import RuntimeFault
 from runtime.postgres import Connection, Postgres
 from runtime.queries import Queries
 from runtime.telemetry import counter
+from sagas.breakers import ERROR_LENGTH_MAX, Breakers, Place, Told
 from sagas.catalogue import Rules
 from sagas.core.compensation import Event, Move, State, Trial, after
 from sagas.core.retry import delay_seconds
@@ -51,10 +52,20 @@ class Ended(Struct, frozen=True, kw_only=True):
     move: Move
     delay_seconds: float
     detail: dict[str, Any]
+    place: Place | None = None
+    """Whose breaker counts it; none of an attempt that nothing was heard of."""
 
 
 def ended(
-    identity: UUID, token: UUID, number: int, trial: Trial, rules: Rules, outcome: Outcome | None, *, chance: float
+    identity: UUID,
+    token: UUID,
+    number: int,
+    trial: Trial,
+    rules: Rules,
+    outcome: Outcome | None,
+    *,
+    chance: float,
+    environment: str = "",
 ) -> Ended:
     """The machine's answer to an outcome; null is an attempt that was interrupted. `chance` is in [0, 1)."""
     event, detail, asked = _read(outcome)
@@ -68,7 +79,23 @@ def ended(
     )
     delay = max(delay, min(asked or 0.0, retry.cap_seconds))
     move = after(trial, event, delay_seconds=delay)
-    return Ended(id=identity, token=token, attempt=number, event=event, move=move, delay_seconds=delay, detail=detail)
+    place = None if outcome is None else (environment, rules.kind)
+    return Ended(
+        id=identity, token=token, attempt=number, event=event, move=move, delay_seconds=delay, detail=detail, place=place
+    )
+
+
+def told(ends: Sequence[Ended]) -> list[Told]:
+    """What the breakers count of them."""
+    return [
+        Told(
+            place=each.place,
+            is_good=each.event is Event.DONE,
+            error=None if each.event is Event.DONE else (plain(each.detail) or "")[:ERROR_LENGTH_MAX],
+        )
+        for each in ends
+        if each.place is not None
+    ]
 
 
 def _read(outcome: Outcome | None) -> tuple[Event, dict[str, Any], float | None]:
@@ -166,7 +193,9 @@ class Writer:
         *,
         actor: str,
         on_news: Callable[[UUID], None],
+        breakers: Breakers,
     ) -> None:
+        self._breakers = breakers
         self._pg = pg
         self._clock = clock
         self._entropy = entropy
@@ -274,6 +303,7 @@ class Writer:
                     seen = [news.sighting for news in batch if news.sighting is not None and news.rollback.id == rollback_id]
                     if seen:
                         await self._enumeration.sighted(connection, rollback, self._actor, seen, self._entropy.random())
+            await self._breakers.tell(self._pg.connection, told(ends))
         except LeaseLost:
             won = await self._write_late(ends, [news.rollback.id for news in batch]) if ends else set()
             log.warning("the lease of range %d was lost: %d of %d outcomes still counted", shards, len(won), len(batch))

@@ -31,11 +31,12 @@ from runtime.problem import Problem, suggest
 from runtime.queries import Queries
 from runtime.right import Right
 from runtime.tokens import Principal
+from sagas.breakers import Breakers
 from sagas.catalogue import Catalogue
 from sagas.claims import Attempt, Claims, WorkerFilter, reference_of, trial_of
 from sagas.definitions import store as definitions
 from sagas.executors.outcomes import Done, Doubt, NotYet, Outcome, plain
-from sagas.outcomes import Ended, ended, record
+from sagas.outcomes import Ended, ended, record, told
 
 QUERIES = Queries.load("sagas", "tasks")
 DISPATCH = Queries.load("sagas", "dispatch")
@@ -46,12 +47,13 @@ REPORTS_MAX = 1_000
 class TaskService:
     """One per process."""
 
-    def __init__(self, pg: Postgres, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, pg: Postgres, clock: Clock, entropy: Entropy, *, breakers: Breakers | None = None) -> None:
         self._pg = pg
         self._clock = clock
         self._entropy = entropy
         self._catalogue = Catalogue(clock)
-        self._claims = Claims(self._catalogue, entropy)
+        self._breakers = breakers or Breakers(clock, "undo")
+        self._claims = Claims(self._catalogue, entropy, breakers=self._breakers)
         self._bell = asyncio.Event()
 
     def ring(self) -> None:
@@ -113,6 +115,7 @@ class TaskService:
                 details = [plain(report) for _, report in lost]
                 await connection.execute(QUERIES.note_late, request.worker, [identity for identity, _ in lost], details)
             await connection.execute(QUERIES.ring, sorted({row["rollback_id"] for row in held.values()}))
+        await self._breakers.tell(self._pg.connection, told(list(ends.values())))
         self.ring()
         return TaskReportAnswer(results=["recorded" if identity in won else "lost" for identity, _ in named])
 
@@ -195,6 +198,7 @@ class TaskService:
             rules,
             _outcome(report),
             chance=self._entropy.random(),
+            environment=row["environment"],
         )
 
 
@@ -222,6 +226,7 @@ def _task(attempt: Attempt, lease_seconds: float) -> Task:
         action_key=attempt.action_key,
         effects=effects,
         lease_seconds=lease_seconds,
+        heartbeat_timeout_seconds=attempt.rules.heartbeat_timeout_seconds,
     )
 
 

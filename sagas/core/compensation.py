@@ -49,6 +49,7 @@ class Reason(StrEnum):
     NO_DEFINITION = "no_definition"
     NO_COMPENSATION = "no_compensation"
     NOTICE_UNAPPROVED = "notice_unapproved"
+    APPROVAL = "approval"
     LOOK_UP_EXHAUSTED = "look_up_exhausted"
     NO_WORKER = "no_worker"
 

@@ -37,6 +37,8 @@ class Terms(Struct, frozen=True, kw_only=True):
     has_compensation: bool = False
     has_notice: bool = False
     notice_approved: bool = False
+    needs_approval: bool = False
+    """Its money is above what is given back without a person's word."""
     in_doubt: str = "wait"
     can_look_up: bool = False
 
@@ -65,6 +67,8 @@ def judge(status: str, terms: Terms | None, *, settles_in_seconds: float) -> Ver
 
 def _undo(terms: Terms) -> Verdict:
     if not terms.irreversible:
+        if terms.has_compensation and terms.needs_approval:
+            return Verdict(Fate.WAIT, reason=Reason.APPROVAL)
         return Verdict(Fate.UNDO) if terms.has_compensation else Verdict(Fate.WAIT, reason=Reason.NO_COMPENSATION)
     if not terms.has_notice:
         return Verdict(Fate.IRREVERSIBLE)

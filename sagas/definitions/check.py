@@ -18,8 +18,9 @@ from sagas.definitions.document import (
     SagaDefinition,
     StepDefinition,
     Webhook,
+    Worker,
 )
-from sagas.definitions.running import NOT_OFFERED, SILENCE, doing, groups, names, not_offered, order, retries, waits
+from sagas.definitions.running import NOT_OFFERED, doing, groups, names, not_offered, order, retries, waits
 
 
 def check(document: object) -> list[Fault]:
@@ -89,8 +90,9 @@ def _undoing(step: StepDefinition | KindDefinition, at: str) -> Iterator[Fault]:
         yield Fault(
             pointer=f"{at}/currency_code", detail="either a payload field (currency) or a code for all", code="ambiguous"
         )
-    if step.heartbeat_timeout_seconds is not None:
-        yield Fault(pointer=f"{at}/heartbeat_timeout_seconds", detail=SILENCE, code=NOT_OFFERED)
+    if step.heartbeat_timeout_seconds is not None and not isinstance(step.compensation or step.notice, Worker):
+        detail = "only a worker's handler can say that it lives; of the step itself it stands under act"
+        yield Fault(pointer=f"{at}/heartbeat_timeout_seconds", detail=detail, code="no_worker")
     yield from retries(step.retry, f"{at}/retry")
     yield from _templates(step.compensation, f"{at}/compensation")
     yield from _templates(step.notice, f"{at}/notice")

@@ -33,7 +33,7 @@ WAITS_MAX = 64
 ARGUMENTS_MAX = 64
 AMOUNT_MAX = 10**15
 """In minor units. What is beyond it is a mistake, or meant to do harm: nobody refunds it by itself."""
-TUNED = ("retry", "timeout_seconds", "pace")
+TUNED = ("retry", "timeout_seconds", "heartbeat_timeout_seconds", "pace")
 
 
 class Refund(
@@ -130,7 +130,7 @@ class _Undoing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     retry: Retry = Retry()
     timeout_seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
     heartbeat_timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] | None = None
-    """Known and refused: how long a worker may be silent is said by the worker, as its lease."""
+    """A worker's handler that does not say for so long that it lives is cancelled, and its attempt is in doubt."""
     pace: Pace = Pace()
     proof_of_failure: Annotated[list[Line], Meta(max_length=64)] = []
     """Names of the errors that prove that nothing was done (P10)."""
@@ -171,9 +171,9 @@ class Act(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 10.0
     """The function is cancelled after it; the step is then in doubt."""
     heartbeat_timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] | None = None
-    """Known and refused, as beside `act`."""
+    """The function is cancelled when it has not said for so long that it lives; the step is then in doubt."""
     pace: Pace = Pace()
-    """Known and refused: steps are not paced yet, their undoing is."""
+    """Per kind and connection of what undoes it, over all workers; beside the pace of its undoing."""
 
     def __post_init__(self) -> None:
         if self.in_doubt is None:
@@ -226,10 +226,10 @@ class SagaDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     on_kill: OnKill = "compensate_now"
     """Of running instances when the flag is killed. Others than the default are known and refused (P8)."""
     ordered_by_subject: bool = False
-    """Known and refused, as the two below."""
+    """Known and refused, as `retention_days`."""
     retention_days: Annotated[int, Meta(ge=1, le=3_660)] | None = None
     approve_above: dict[Currency, Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]] = {}
-    """In minor units per currency."""
+    """In minor units per currency: what is more is given back only once a person agrees, by `retry` (P17)."""
 
     def step(self, name: str | None) -> StepDefinition | None:
         """The step of this name, or null."""

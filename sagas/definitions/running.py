@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from rescind.wire import Fault
 
-from sagas.definitions.document import Act, Refund, Retry, SagaDefinition, StepDefinition, Wait
+from sagas.definitions.document import Refund, Retry, SagaDefinition, StepDefinition, Wait
 
 NOT_OFFERED = "not_offered"
-SILENCE = "is not offered yet: how long a worker may be silent is the lease that it asks for"
 
 
 def order(steps: Sequence[StepDefinition]) -> Iterator[Fault]:
@@ -90,11 +89,6 @@ def doing(step: StepDefinition, at: str) -> Iterator[Fault]:
     if act.in_doubt == "assume_done" and isinstance(step.compensation, Refund):
         detail = "what moves money is not assumed done: again, or wait for a person to say"
         yield Fault(pointer=f"{at}/in_doubt", detail=detail, code="not_harmless")
-    if act.heartbeat_timeout_seconds is not None:
-        yield Fault(pointer=f"{at}/heartbeat_timeout_seconds", detail=SILENCE, code=NOT_OFFERED)
-    if act.pace != Act().pace:
-        detail = "is not offered yet: steps are not paced, their undoing is (pace beside act)"
-        yield Fault(pointer=f"{at}/pace", detail=detail, code=NOT_OFFERED)
     yield from retries(act.retry, f"{at}/retry")
 
 
@@ -114,9 +108,6 @@ def not_offered(saga: SagaDefinition) -> Iterator[Fault]:
         yield Fault(pointer="/ordered_by_subject", detail=detail, code=NOT_OFFERED)
     if saga.retention_days is not None:
         yield Fault(pointer="/retention_days", detail="is not offered yet: instances are kept", code=NOT_OFFERED)
-    if saga.approve_above:
-        detail = "is not offered yet: put an approval before the step (waits)"
-        yield Fault(pointer="/approve_above", detail=detail, code=NOT_OFFERED)
 
 
 def _wait(wait: Wait, at: str, *, is_past: bool) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""The routes of the ledger, of definitions and of connections, with all that their handlers need."""
+"""The routes of the ledger, of definitions, of breakers and of connections, with all that their handlers need."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from litestar.di import Provide
 from runtime.postgres import Postgres
 from runtime.tokens import Principal, Verifier, bearer
 from sagas.http.bodies import BODY_BYTES_MAX, AnyRequest
+from sagas.http.breakers import BreakerController
 from sagas.http.connections import ConnectionController
 from sagas.http.definitions import DefinitionController
 from sagas.http.effects import EffectController
@@ -24,7 +25,7 @@ def build(*, pg: Postgres, ledger: Ledger, verifier: Verifier, environments: Env
 
     return Router(
         path="/",
-        route_handlers=[EffectController, DefinitionController, SchemaController, ConnectionController],
+        route_handlers=[EffectController, DefinitionController, SchemaController, ConnectionController, BreakerController],
         request_max_body_size=BODY_BYTES_MAX,
         dependencies={
             "principal": Provide(principal),

@@ -15,13 +15,16 @@ from rescind.wire import Task
 
 from runtime.clock import Entropy
 from runtime.postgres import Connection
+from sagas.breakers import Breakers
 from sagas.core import admission, keys
 from sagas.core.admission import START_WINDOW_MS, Fence
 from sagas.core.asks import PAYLOAD_BYTES_MAX
+from sagas.core.breakers import Hold
 from sagas.core.instances import Decision, Facts, State, decide
 from sagas.instances.admitting import Admitted, InUse, Killed, Later, Wish, admit
 from sagas.instances.facts import Known
 from sagas.instances.giving import Missing, given, key_of
+from sagas.instances.pacing import Paces
 from sagas.instances.plans import Planned, Plans
 from sagas.instances.turns import Hands
 from sagas.instances.writes import Writes
@@ -41,6 +44,7 @@ class Advance:
         entropy: Entropy,
         fences: Mapping[FlagName, Fence],
         writes: Writes,
+        breakers: Breakers,
         *,
         taken: set[tuple[UUID, str]],
         silent: set[UUID],
@@ -50,9 +54,12 @@ class Advance:
         self._entropy = entropy
         self._fences = fences
         self._writes = writes
+        self._breakers = breakers
         self._taken = taken
         self._silent = silent
         self._wishes: list[Wish] = []
+        self._paces = Paces(connection)
+        self._holds: dict[tuple[str, str], Hold] = {}
         self._states: dict[UUID, str] = {}
 
     async def go(self, knowns: Sequence[Known], hands: Mapping[UUID, Sequence[Hands]], all_hands: Sequence[Hands]) -> None:
@@ -139,7 +146,11 @@ class Advance:
         for wish in self._wishes:
             if wish.fault is not None:
                 troubled[wish.known.row["uid"]] = (wish.step.name, "arguments", {"detail": wish.fault})
+        fit = await self._paced(fit)
         answers = await admit(self._connection, fit, self._fences, self._entropy) if fit else []
+        await self._paces.spend(fit, answers)
+        tried = {_place(wish) for wish, answer in zip(fit, answers, strict=True) if isinstance(answer, Admitted)}
+        await self._breakers.probe(self._connection, tried & self._holds.keys())
         for wish, answer in zip(fit, answers, strict=True):
             uid = wish.known.row["uid"]
             wish.hands.release()
@@ -154,6 +165,23 @@ class Advance:
                 case Later():
                     self._writes.queue(wish.known.row, wish.step.name, AGAIN_SECONDS)
         return refused, troubled, begun
+
+    async def _paced(self, wishes: Sequence[Wish]) -> list[Wish]:
+        """Those that may begin now; the others lie ready for later."""
+        self._holds = await self._breakers.holds(self._connection, {_place(wish) for wish in wishes}) if wishes else {}
+        await self._paces.hold(wishes)
+        fit: list[Wish] = []
+        for wish in wishes:
+            hold = self._holds.get(_place(wish))
+            in_seconds = hold.in_seconds if hold is not None and not hold.left else self._paces.defers(wish)
+            if in_seconds is None:
+                fit.append(wish)
+                if hold is not None:
+                    hold.left = 0
+            else:
+                wish.hands.release()
+                self._writes.queue(wish.known.row, wish.step.name, in_seconds)
+        return fit
 
     def _settle(
         self,
@@ -246,6 +274,10 @@ class Advance:
             )
 
 
+def _place(wish: Wish) -> tuple[str, str]:
+    return wish.known.row["environment"], wish.step.kind
+
+
 def _unfit(known: Known, definition: Any, hands: Hands, fault: str) -> Wish:
     return Wish(known=known, step=definition, hands=hands, payload={}, payload_json="", payload_hash=b"", key="", fault=fault)
 
@@ -286,5 +318,6 @@ def _task(wish: Wish, admitted: Admitted) -> Task:
         instance=row["id"],
         start_within_ms=START_WINDOW_MS,
         timeout_seconds=wish.step.act.timeout_seconds,
+        heartbeat_timeout_seconds=wish.step.act.heartbeat_timeout_seconds,
         traceparent=row["traceparent"],
     )

@@ -7,6 +7,7 @@ records what is reported, and takes the instances on, in one transaction. Whatev
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
@@ -16,8 +17,10 @@ from rescind.wire import InstanceStarted
 from runtime.clock import Clock, Entropy
 from runtime.postgres import Connection, Postgres, transaction_on
 from sagas import store
+from sagas.breakers import ERROR_LENGTH_MAX, Breakers, Told
 from sagas.core import admission
 from sagas.core.admission import Fence
+from sagas.core.effects import News
 from sagas.core.reports import Report
 from sagas.instances import facts, rows
 from sagas.instances.advance import Advance
@@ -37,6 +40,7 @@ TURNS_MAX = 128
 LOOK_SECONDS = 0.05
 LOOKED_MAX = 4_096
 FLAGS_KEPT_MAX = 50_000
+OUTCOMES = (News.SUCCEEDED, News.FAILED, News.UNKNOWN)
 COUNTED = ("recorded", "killed")
 Named = tuple[str, str, str]
 Lock = Callable[[Connection], Awaitable[None]]
@@ -78,6 +82,7 @@ class Engine:
         self._looked: dict[tuple[str, str], float] = {}
         self._lock_keys: dict[FlagName, int] = {}
         self.plans = Plans(clock)
+        self.breakers = Breakers(clock, "act")
         self._reports = Reports()
         self._words = Words(self.plans)
         self._groups: Groups[Turn, Answer] = Groups("instances", self._open, self.flush, id, size_max=TURNS_MAX)
@@ -118,6 +123,7 @@ class Engine:
             written = await self._write(connection, chosen, group, writes)
         for index, answer in zip(group.turns, written, strict=True):
             answers[index] = answer
+        await self.breakers.tell(lambda: nullcontext(connection), _told(chosen, group))
         if writes.rings or writes.ended:
             self._on_news(writes.rings, writes.ended)
         return answers
@@ -208,7 +214,7 @@ class Engine:
         knowns = await facts.load(connection, every, frozenset(new))
         if not all(_is_locked(known, group.flags) for known in knowns):
             raise Moved
-        advance = Advance(connection, self.plans, self._entropy, fences, writes, taken=taken, silent=silent)
+        advance = Advance(connection, self.plans, self._entropy, fences, writes, self.breakers, taken=taken, silent=silent)
         await advance.go(knowns, _spoke(turns, group, new), [turn.hands for turn in turns if turn.hands is not None])
         await writes.write(connection)
         states = {known.row["uid"]: (advance.state(known), known.row["paused"]) for known in knowns}
@@ -318,6 +324,25 @@ class Engine:
         rows_ = await connection.fetch(QUERIES.abandon, silent)
         taken |= {(row["uid"], row["step"]) for row in rows_}
         return {row["uid"] for row in rows_}
+
+
+def _told(turns: Sequence[Turn], group: _Group) -> list[Told]:
+    """What the breakers count of the reports. A failure that trying again does not help is its order's own: it says nothing."""
+    told: list[Told] = []
+    for report in (report for turn in turns for report in turn.reports):
+        step = group.steps.get(report.effect_id)
+        if step is not None and report.news in OUTCOMES and not _is_final(report):
+            error = (report.error_json or "")[:ERROR_LENGTH_MAX]
+            place = (step.place.environment, step.kind)
+            told.append(Told(place=place, is_good=report.news is News.SUCCEEDED, error=error))
+    return told
+
+
+def _is_final(report: Report) -> bool:
+    if report.news is not News.FAILED or report.error_json is None:
+        return False
+    error = rows.value(report.error_json)
+    return isinstance(error, dict) and error.get("final") is True
 
 
 def _ready(row: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Step(Struct, frozen=True, kw_only=True):
 
     uid: UUID | None
     saga: str | None
+    kind: str
     place: Place
     locks: dict[FlagName, int]
 
@@ -41,6 +42,7 @@ async def steps(connection: Connection, effect_ids: Sequence[UUID]) -> dict[UUID
         identity: Step(
             uid=row["uid"],
             saga=row["saga"],
+            kind=row["kind"],
             place=Place(
                 environment=row["environment"],
                 flags=frozenset(locks[identity]),

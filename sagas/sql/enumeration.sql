@@ -10,7 +10,7 @@ WHERE f.rollback_id = $1 AND NOT f.enumerated ORDER BY f.flag, f.scope_key LIMIT
 SELECT
     e.id, e.environment, e.kind, e.key, e.kind_version, e.flag, e.status, e.saga, e.saga_version, e.saga_instance, e.step, e.subject,
     e.payload, e.result, e.admitted_at, e.completed_at, d.rollback_id AS owner, d.state AS disposition,
-    d.compensation_id, d.judge_count, d.by_whom AS decided_by,
+    d.compensation_id, d.judge_count, d.by_whom AS decided_by, d.reason,
     extract(EPOCH FROM e.lease_until - clock_timestamp())::double precision AS lease_left_seconds,
     e.in_set
 FROM sagas.rollback_flags AS f
@@ -43,7 +43,7 @@ WITH anchors AS MATERIALIZED (
 SELECT
     e.id, e.environment, e.kind, e.key, e.kind_version, e.flag, e.status, e.saga, e.saga_version, e.saga_instance, e.step, e.subject,
     e.payload, e.result, e.admitted_at, e.completed_at, d.rollback_id AS owner, d.state AS disposition,
-    d.compensation_id, d.judge_count, d.by_whom AS decided_by,
+    d.compensation_id, d.judge_count, d.by_whom AS decided_by, d.reason,
     extract(EPOCH FROM e.lease_until - clock_timestamp())::double precision AS lease_left_seconds,
     true AS in_set
 FROM later AS l
@@ -56,7 +56,7 @@ ORDER BY e.id
 SELECT
     e.id, e.environment, e.kind, e.key, e.kind_version, e.flag, e.status, e.saga, e.saga_version, e.saga_instance, e.step, e.subject,
     e.payload, e.result, e.admitted_at, e.completed_at, d.rollback_id AS owner, d.state AS disposition,
-    d.compensation_id, d.judge_count, d.by_whom AS decided_by,
+    d.compensation_id, d.judge_count, d.by_whom AS decided_by, d.reason,
     extract(EPOCH FROM e.lease_until - clock_timestamp())::double precision AS lease_left_seconds,
     true AS in_set
 FROM sagas.effects AS e
@@ -69,7 +69,7 @@ ORDER BY e.id
 SELECT
     e.id, e.environment, e.kind, e.key, e.kind_version, e.flag, e.status, e.saga, e.saga_version, e.saga_instance, e.step, e.subject,
     e.payload, e.result, e.admitted_at, e.completed_at, d.rollback_id AS owner, d.state AS disposition,
-    d.compensation_id, d.judge_count, d.by_whom AS decided_by,
+    d.compensation_id, d.judge_count, d.by_whom AS decided_by, d.reason,
     extract(EPOCH FROM e.lease_until - clock_timestamp())::double precision AS lease_left_seconds,
     sagas.in_set($1, e) AS in_set
 FROM sagas.effects AS e

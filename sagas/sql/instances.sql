@@ -12,7 +12,7 @@ ORDER BY r.due_at, r.uid LIMIT $7
 
 -- name: places
 -- Which flags' locks the report of a step takes, and whose step it is.
-SELECT e.id, e.environment, e.saga, i.uid, e.flag, sagas.lock_key(e.environment, e.flag) AS lock_key, s.flag AS sibling_flag,
+SELECT e.id, e.environment, e.saga, e.kind, i.uid, e.flag, sagas.lock_key(e.environment, e.flag) AS lock_key, s.flag AS sibling_flag,
     sagas.lock_key(e.environment, s.flag) AS sibling_lock_key
 FROM unnest($1::uuid []) AS asked (id)
 INNER JOIN sagas.effects AS e ON e.id = asked.id

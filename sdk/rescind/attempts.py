@@ -21,6 +21,7 @@ from rescind.effects import Effect, entered, readable, text_of
 from rescind.errors import NotDone
 from rescind.handlers import Act, Handlers
 from rescind.permits import START_WINDOW_MS
+from rescind.pulse import Pulse, felt
 from rescind.saga import Saga, Step
 from rescind.spans import continued
 from rescind.wire import Task, TaskReport
@@ -64,13 +65,12 @@ class Attempts:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _reported(self, task: Task, found: Act | Step[..., Any], asked_at: float) -> TaskReport:
-        limit = asyncio.timeout(task.timeout_seconds)
+        pulse = Pulse(task.timeout_seconds, task.heartbeat_timeout_seconds)
+        limit = pulse.limit
         try:
             async with limit:
-                if isinstance(found, Act):
-                    result = await self._act(found, task, asked_at)
-                else:
-                    result = await self._undo(found, task)
+                with felt(pulse):
+                    result = await (self._act(found, task, asked_at) if isinstance(found, Act) else self._undo(found, task))
         except NotBegunError as error:
             return self._report(task, "not_started", error)
         except NotDone as error:

@@ -27,6 +27,7 @@ from rescind.core import Core
 from rescind.errors import ConfigurationError, EffectKilled, NotDone, Unreachable
 from rescind.face import Face
 from rescind.permits import Granted
+from rescind.pulse import beat
 from rescind.wire import EffectReport, EffectRequest, SagaReference
 
 logger = logging.getLogger("rescind.effects")
@@ -60,6 +61,11 @@ class Effect(Struct, kw_only=True):
     def provider_key(self) -> str:
         """The idempotency key for the provider: the effect's own name, the same in every attempt."""
         return self.id
+
+    def heartbeat(self) -> None:
+        """The body lives. One whose step names a `heartbeat_timeout_seconds` says so at least twice in that time, from wherever
+        it runs; for another it is nothing."""
+        beat()
 
 
 _acting: ContextVar[Effect | None] = ContextVar("rescind.effect", default=None)

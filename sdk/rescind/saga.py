@@ -45,6 +45,10 @@ class ActOptions(TypedDict, total=False):
     """first_seconds, factor, cap_seconds, attempts_max, age_seconds"""
     timeout_seconds: float
     """the function is cancelled after it, and is then in doubt"""
+    heartbeat_timeout_seconds: float
+    """so too when it has not called `effect.heartbeat()` for so long"""
+    pace: dict[str, float]
+    """per_second, concurrency_max: per kind and connection, over all workers (P17)"""
 
 
 class StepOptions(TypedDict, total=False):
@@ -74,6 +78,8 @@ class StepOptions(TypedDict, total=False):
     lease_seconds: float
     retry: dict[str, float]
     timeout_seconds: float
+    heartbeat_timeout_seconds: float
+    """of the handler that undoes it: cancelled when it has not called `effect.heartbeat()` for so long, and then in doubt"""
     pace: dict[str, float]
     proof_of_failure: list[type[BaseException] | str]
     """errors that prove that nothing was done"""
@@ -149,11 +155,15 @@ class Step(Generic[P, R]):
 class Saga:
     """The definition. Steps stand in the order in which they are declared."""
 
-    def __init__(self, name: str, *, version: str, flag: str, description: str = "") -> None:
+    def __init__(
+        self, name: str, *, version: str, flag: str, description: str = "", approve_above: dict[str, int] | None = None
+    ) -> None:
+        """`approve_above`: in minor units per currency; what is more is given back only once a person agrees."""
         self.name = name
         self.version = version
         self.flag = flag
         self.description = description
+        self.approve_above = approve_above
         self.steps: dict[str, Step[..., Any]] = {}
         self._waits: list[dict[str, Any]] = []
 
@@ -245,6 +255,8 @@ class Saga:
         }
         if self._waits:
             document["waits"] = [self._placed(wait) for wait in self._waits]
+        if self.approve_above:
+            document["approve_above"] = self.approve_above
         return document | ({"description": self.description} if self.description else {})
 
     def _add(self, step: Step[..., Any]) -> None:

@@ -423,6 +423,8 @@ class Task(Struct, frozen=True, kw_only=True):
     held_ms: int | None = None
     timeout_seconds: float | None = None
     """of a step: the body is cancelled after it, and is then in doubt"""
+    heartbeat_timeout_seconds: float | None = None
+    """so long the body may be silent: then it is cancelled, and in doubt"""
     traceparent: str | None = None
     """of the instance, where it was started under a trace"""
 

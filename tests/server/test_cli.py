@@ -396,3 +396,11 @@ async def test_a_compensation_that_keeps_failing_says_so_everywhere(  # P16
     status = (await line("status")).stdout
     assert "lifted, and effects are still being undone" in status, status
     assert killed["rollback_id"] in status
+
+
+async def test_breakers_are_listed_and_one_that_never_failed_is_named(line: Line) -> None:
+    done = await line("breakers")
+    assert (done.returncode, "no breaker is open" in done.stdout) == (0, True), done
+    done = await line("breakers", "reset", "mail", "--reason", "the host is back")
+    assert done.returncode != 0
+    assert "no attempt of 'mail' has failed" in done.stderr, done

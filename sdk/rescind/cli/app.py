@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rescind.cli import (
+    breakers,
     connections,
     counts,
     doctor,
@@ -111,6 +112,7 @@ def cli() -> None:
 
 
 for module in (
+    breakers,
     connections,
     counts,
     doctor,

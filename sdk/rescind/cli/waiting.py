@@ -18,6 +18,7 @@ REASONS = {
     "refused": ("the other side refused", "the report has its answer; mend it, then retry, or do it by hand and skip"),
     "no_definition": ("nothing says how to undo it", "register its definition, then retry; or do it by hand and skip"),
     "no_compensation": ("its definition names no compensation", "do it by hand, then skip"),
+    "approval": ("it gives more money back than the saga allows by itself", "retry agrees to it; skip leaves it as it is"),
     "notice_unapproved": ("its notice is not approved", "retry sends the notice, acknowledge does not"),
     "look_up_exhausted": ("the provider could not say whether it was done", "look there by hand; then retry or skip"),
     "no_worker": ("no live worker serves it", "start one: rescind work MODULE:SAGA; nothing else is needed"),

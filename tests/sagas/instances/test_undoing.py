@@ -112,3 +112,19 @@ async def test_late_news_of_a_step_is_undone_too(world: World, server: Server) -
 
 async def _stands(server: Server, identity: str, state: str) -> bool:
     return bool((await server.shown(identity))["state"] == state)
+
+
+async def test_money_above_the_limit_waits_in_an_instances_own_undoing_too(world: World, server: Server) -> None:  # P17
+    capture = step("reserve", "amount_cents", currency_code="USD")
+    await world.plan(capture, step("confirm"))
+    await world.run(
+        "UPDATE sagas.definitions SET document = document || jsonb_build_object('approve_above', $1::jsonb)", {"USD": 9}
+    )
+    await server.begin("o1", claim=claim(), input={"order_id": "o1", "amount_cents": 10})
+    [confirm] = (await server.tell(server.tasks[0], then=claim())).tasks
+    await server.tell(confirm, "failed", final=True)
+    assert (await server.ended("o1"))[0] == "waiting"
+    assert (await server.shown("o1"))["reason"] == "approval"
+    await server.say("o1", "retry")
+    assert await server.act() == ["-reserve"]
+    assert (await server.ended("o1"))[0] == "undone"

@@ -20,6 +20,7 @@ from rescind.wire import (
 from runtime.clock import Clock
 from runtime.postgres import Postgres
 from runtime.tokens import Principal
+from sagas.breakers import Breakers
 from sagas.decisions import Decisions
 from sagas.instances import listing
 from sagas.instances.bells import Bells
@@ -114,12 +115,23 @@ class World(Coordinated):
 class Server:
     """The parts of one server process that have to do with instances."""
 
-    def __init__(self, world: World, pg: Postgres, clock: Clock, *, coordinates: bool = True, writers: int = WRITERS) -> None:
+    def __init__(
+        self,
+        world: World,
+        pg: Postgres,
+        clock: Clock,
+        *,
+        coordinates: bool = True,
+        writers: int = WRITERS,
+        breakers: Breakers | None = None,
+    ) -> None:
         self.world = world
         self.bells = Bells()
         self.ledger = Ledger(pg, clock, world.entropy)
         self.engine = Engine(pg, clock, world.entropy, writers=writers, on_news=self.bells.news)
-        self.work = Work(pg, clock, self.engine, TaskService(pg, clock, world.entropy), self.ledger, self.bells)
+        self.work = Work(
+            pg, clock, self.engine, TaskService(pg, clock, world.entropy, breakers=breakers), self.ledger, self.bells
+        )
         self.instances = Instances(pg, clock, self.engine, self.bells, Decisions(pg))
         self.coordinator = world.coordinator(pg=pg, clock=clock, tuning=FAST)
         self.keeper = Keeper(pg, clock, self.engine, self.coordinator.leases, self.bells, poll_seconds=0.05)

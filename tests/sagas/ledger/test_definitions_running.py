@@ -81,6 +81,8 @@ def test_a_document_of_the_last_release_means_what_it_meant() -> None:  # P15, P
         ({"act": {}}, True),
         ({"act": {"guarantee": "at_least_once", "in_doubt": "again"}}, True),
         ({"act": {"retry": {"first_seconds": 9}, "timeout_seconds": 3}}, True),
+        ({"act": {"heartbeat_timeout_seconds": 5}}, True),
+        ({"act": {"pace": {"per_second": 5}}}, True),
         ({"act": {"guarantee": "at_most_once"}}, False),
         ({"act": {"in_doubt": "wait"}}, False),
         ({"group": "g"}, False),
@@ -145,7 +147,6 @@ def test_every_fault_of_the_waits_is_named() -> None:
         ({"on_kill": "ignore"}, "/on_kill"),
         ({"ordered_by_subject": True}, "/ordered_by_subject"),
         ({"retention_days": 30}, "/retention_days"),
-        ({"approve_above": {"USD": 100_000}}, "/approve_above"),
     ],
 )
 def test_what_is_known_of_a_saga_and_not_obeyed_yet_is_refused(said: dict[str, Any], pointer: str) -> None:
@@ -155,9 +156,9 @@ def test_what_is_known_of_a_saga_and_not_obeyed_yet_is_refused(said: dict[str, A
 @pytest.mark.parametrize(
     ("said", "pointer", "code"),
     [
-        ({"heartbeat_timeout_seconds": 5}, "/steps/0/heartbeat_timeout_seconds", "not_offered"),
-        ({"act": {"heartbeat_timeout_seconds": 5}}, "/steps/0/act/heartbeat_timeout_seconds", "not_offered"),
-        ({"act": {"pace": {"per_second": 5}}}, "/steps/0/act/pace", "not_offered"),
+        ({"heartbeat_timeout_seconds": 5, "compensation": REFUND}, "/steps/0/heartbeat_timeout_seconds", "no_worker"),
+        ({"act": {"heartbeat_timeout_seconds": 0}}, "/steps/0/act/heartbeat_timeout_seconds", "invalid"),
+        ({"act": {"pace": {"per_second": 0}}}, "/steps/0/act/pace/per_second", "invalid"),
         ({"act": {"in_doubt": "look_up"}, "compensation": REFUND}, "/steps/0/act/in_doubt", "not_offered"),
         ({"act": {"in_doubt": "assume_done"}, "compensation": REFUND}, "/steps/0/act/in_doubt", "not_harmless"),
         ({"act": {"guarantee": "at_most_once", "in_doubt": "again"}}, "/steps/0/act/in_doubt", "guarantee"),

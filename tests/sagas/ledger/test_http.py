@@ -10,10 +10,11 @@ import msgspec
 import pytest
 from litestar import Litestar
 
-from runtime import tokens
+from runtime import audit, tokens
 from runtime.clock import Clock
 from runtime.problem import litestar_handlers
 from runtime.tokens import Verifier
+from sagas.breakers import Breakers, Told
 from sagas.http import ledger as routes
 from sagas.http.environments import Environments
 from tests.sagas.ledger.world import FLAG, World
@@ -348,3 +349,21 @@ async def test_a_bad_connection_is_refused_with_every_fault(apis: Apis, document
     assert answer.status_code == 422
     assert sorted(fault["pointer"] for fault in answer.json()["errors"]) == pointers
     assert "sk_live_abc" not in answer.text
+
+
+async def test_a_breaker_is_seen_and_reset_by_name(world: World, apis: Apis) -> None:  # P20
+    breakers = Breakers(Clock(), "undo", failures_max=2)
+    await breakers.tell(world.pg.connection, [Told(place=("production", "mail"), is_good=False, error="boom")] * 2)
+    [row] = (await apis.admin.call("GET", "/breakers")).json()["breakers"]
+    assert (row["kind"], row["side"], row["state"], row["failures"], row["last_error"]) == ("mail", "undo", "open", 2, "boom")
+    word = {"reason": "the host is back"}
+    assert (await apis.service.call("POST", "/breakers/mail/reset", word)).status_code == 403
+    assert (await apis.admin.call("POST", "/breakers/mail/reset", {})).status_code == 422
+    unknown = await apis.admin.call("POST", "/breakers/mial/reset", word)
+    assert (unknown.status_code, unknown.json()["suggestion"]) == (404, "mail")
+    for changed in (["undo"], []):
+        assert (await apis.admin.call("POST", "/breakers/mail/reset", word)).json() == {"kind": "mail", "changed": changed}
+    assert (await apis.admin.call("GET", "/breakers")).json() == {"breakers": []}
+    async with world.pg.connection() as connection:
+        entry = (await audit.newest(connection, object="breaker/mail"))[-1]
+    assert (entry.action, entry.reason, entry.detail) == ("breaker.reset", "the host is back", {"changed": ["undo"]})
