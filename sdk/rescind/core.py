@@ -186,6 +186,8 @@ class Core:
                 await self.api.close()
         except TimeoutError:
             logger.debug("closing ended early")
+        finally:
+            self.api.close_idle()
 
     def keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work` in the background; `close` waits for it within its time."""

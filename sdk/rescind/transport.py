@@ -204,6 +204,11 @@ class AsyncApi:
         async with opened(target, asked, silence_seconds) as source:
             yield source
 
+    def close_idle(self) -> None:
+        """Close those connections of our own that rest, without waiting for anything."""
+        if self._lines is not None:
+            self._lines.close()
+
     def files(self) -> list[tuple[int, int]]:
         """Descriptor and inode of every connection that is open; those of httpx are its own."""
         return self._lines.files() if self._lines is not None else []
@@ -217,8 +222,7 @@ class AsyncApi:
         """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
-        if self._lines is not None:
-            self._lines.close()
+        self.close_idle()
         self._opening, self._is_open = None, False
 
     @asynccontextmanager

@@ -47,6 +47,12 @@ async def two(site: Site) -> AsyncIterator[tuple[rescind.AsyncClient, rescind.As
         yield ahead, behind
 
 
+def learned_of(site: Site, rollback_id: str) -> list[dict[str, Any]]:
+    """Who has told how it learned of the kill; the record says it once the watch over it has looked."""
+    told: list[dict[str, Any]] = site.api.request("GET", f"/v1/rollbacks/{rollback_id}")["containment"]["learned"]
+    return told
+
+
 async def test_an_instance_that_follows_the_stream_says_push_and_how_long_ago(site: Site) -> None:
     async with rescind.AsyncClient(**{**site.options, "service_version": "1.4"}) as client:
         killed = await asyncio.to_thread(site.kill)
@@ -54,8 +60,7 @@ async def test_an_instance_that_follows_the_stream_says_push_and_how_long_ago(si
         assert (row["how"], row["service_version"], row["sdk_version"]) == ("push", "1.4", rescind.__version__)
         assert datetime.fromisoformat(row["applied_at"]) <= datetime.fromisoformat(row["seen_at"])
         assert (row["behind"], row["behind_count"], row["behind_seconds"]) == (False, 0, None)
-        record = await asyncio.to_thread(site.api.request, "GET", f"/v1/rollbacks/{killed['rollback_id']}")
-        (learned,) = record["containment"]["learned"]
+        (learned,) = await until(lambda: asyncio.to_thread(learned_of, site, killed["rollback_id"]))
         assert (learned["how"], learned["applied_at"] <= learned["done_at"]) == ("push", True)
 
 
