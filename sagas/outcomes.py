@@ -25,7 +25,7 @@ from sagas.catalogue import Rules
 from sagas.core.compensation import Event, Move, State, Trial, after
 from sagas.core.retry import delay_seconds
 from sagas.enumeration import Enumeration, LookUp, Rollback
-from sagas.executors.outcomes import Done, Doubt, NotYet, Outcome, Refused, Sighting, plain
+from sagas.executors.outcomes import LOST, Done, Doubt, NotYet, Outcome, Refused, Sighting, plain
 from sagas.leases import LeaseLost, Leases
 
 QUERIES = Queries.load("sagas", "dispatch")
@@ -53,7 +53,7 @@ class Ended(Struct, frozen=True, kw_only=True):
     delay_seconds: float
     detail: dict[str, Any]
     place: Place | None = None
-    """Whose breaker counts it; none of an attempt that nothing was heard of."""
+    """Whose breaker counts it; none of an attempt that says nothing of its kind: cut off, or never sent."""
 
 
 def ended(
@@ -79,7 +79,7 @@ def ended(
     )
     delay = max(delay, min(asked or 0.0, retry.cap_seconds))
     move = after(trial, event, delay_seconds=delay)
-    place = None if outcome is None else (environment, rules.kind)
+    place = None if outcome in (None, LOST) else (environment, rules.kind)
     return Ended(
         id=identity, token=token, attempt=number, event=event, move=move, delay_seconds=delay, detail=detail, place=place
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sagas.breakers import Told
 from tests.server.serving import P, Served, definition
 
 E = "/v1/environments/{environment}"
@@ -105,6 +106,7 @@ BODIES: dict[tuple[str, str], Any] = {
         **REASON,
     },
     ("DELETE", E + "/connections/{name}"): None,
+    ("POST", E + "/breakers/{kind}/reset"): {**REASON, "side": "act"},
     ("POST", E + "/tasks:claim"): {**CLAIM, "instance": "i"},
     ("POST", E + "/tasks:report"): {
         "worker": "w", "reports": [{"id": ID, "token": ID, "outcome": "succeeded", "proof": "p", "error": {"a": "b"}}],
@@ -158,11 +160,13 @@ async def names(served: Served, number: int = 0) -> dict[str, str]:
     document = {"steps": [STEP], "flag": "h", "waits": WAITS}
     await served.ok("PUT", f"{P}/sagas/{saga}/versions/1", {"document": document, **REASON})
     await served.ok("POST", f"{P}/sagas/{saga}/instances", {**INSTANCE, "id": instance})
+    failed = Told(place=("production", "mail"), is_good=False, error="boom")
+    await served.parts.engine.breakers.tell(served.parts.pg.connection, [failed])
     token = (await served.token("read")).split("_")[1]
     return {
         "environment": "production", "key": flag, "lifted": lifted, "name": name, "version": "1", "identity": schedule,
         "rollback": held, "verb": "retry", "token_id": token, "saga": saga,
-        "instance": instance, "event": "paid", "approval": "boss",
+        "instance": instance, "event": "paid", "approval": "boss", "kind": "mail",
     }  # fmt: skip
 
 
