@@ -7,7 +7,7 @@ import pytest
 from runtime.postgres import Postgres
 from runtime.queries import Queries
 
-FILES = ("leases", "coordinator", "enumeration", "dispatch", "settlement", "decisions", "tasks", "instances")
+FILES = ("leases", "coordinator", "enumeration", "dispatch", "settlement", "decisions", "tasks", "instances", "search")
 
 
 @pytest.mark.parametrize("file", FILES)
