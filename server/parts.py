@@ -32,8 +32,10 @@ from sagas.coordinator import Coordinator
 from sagas.decisions import Decisions
 from sagas.executors import Executors
 from sagas.instances.bells import Bells
+from sagas.instances.bulk import Bulk
 from sagas.instances.engine import Engine
 from sagas.instances.keeper import Keeper
+from sagas.instances.operations import Operations
 from sagas.instances.service import Instances as SagaInstances
 from sagas.instances.work import Work
 from sagas.ledger import Ledger
@@ -85,6 +87,8 @@ class Parts:
             pg, self.clock, self.engine, self.bells, self.decisions, expect_open=self.recovery.expect_open
         )
         self.keeper = Keeper(pg, self.clock, self.engine, self.coordinator.leases, self.bells)
+        self.operations = Operations(pg)
+        self.bulk = Bulk(pg, self.clock, self.engine, self.saga_instances, self.coordinator.leases)
         self.containment = ContainmentWatch(pg, self.clock)
         self.kills = Kills(pg, self.entropy, self.recovery, self._after_commit, self.nudge)
         self.changes = ChangeLists(self.flags, self.kills, self.entropy)
@@ -166,6 +170,7 @@ class Parts:
             starting.append((self.engine.start, self.engine.stop))
             starting.append((self.coordinator.start, self.coordinator.stop))
             starting.append((self.keeper.start, self.keeper.stop))
+            starting.append((self.bulk.start, self.bulk.stop))
         for start, stop in starting:
             await start()
             self._stops.append(stop)

@@ -14,7 +14,7 @@ from litestar.params import FromPath, FromQuery, Parameter
 from rescind.wire import Fault
 
 from runtime.postgres import Postgres
-from runtime.problem import Problem, fault_of
+from runtime.problem import fault_of
 from runtime.tokens import Principal
 from sagas.http.bodies import LIMIT_MAX, AnyRequest, answer, refused
 from sagas.instances import search
@@ -111,8 +111,11 @@ async def _found(
         async with pg.transaction() as connection:
             page = await search.page(connection, environment, saga, wanted, below=below, limit=limit)
     except asyncpg.QueryCanceledError:
-        raise too_broad() from None
-    return {"instances": [dict(row) for row in page.rows], "next": page.next}
+        raise search.too_broad() from None
+    return {
+        "instances": [{name: value for name, value in row.items() if name != "laid"} for row in page.rows],
+        "next": page.next,
+    }
 
 
 def filter_of(given: dict[str, Any], attributes: Sequence[str] | None, faults: list[Fault]) -> Filter | None:
@@ -135,12 +138,6 @@ def filter_of(given: dict[str, Any], attributes: Sequence[str] | None, faults: l
             if name != "status":
                 faults.append(Fault(pointer=f"/{name}", detail=fault_of(error).detail))
     return None if faults else msgspec.convert(values, Filter)
-
-
-def too_broad() -> Problem:
-    """A search that PostgreSQL cut off."""
-    detail = f"The search took longer than {search.SEARCH_MS // 1000} s: name a saga, a status, or a time."
-    return Problem(422, "too_broad", "Too broad", detail)
 
 
 def _scalar(text: str) -> str | int | float | bool:

@@ -16,6 +16,7 @@ from asyncpg import Record
 from msgspec import Meta, Struct
 
 from runtime.postgres import Connection
+from runtime.problem import Problem
 from runtime.queries import Queries
 
 QUERIES = Queries.load("sagas", "search")
@@ -138,3 +139,9 @@ def uuid_at(at: datetime, plus_ms: int) -> UUID:
     """The lowest id of that millisecond (RFC 9562, section 5.7)."""
     milliseconds = int(at.timestamp() * 1000) + plus_ms
     return UUID(int=min(max(milliseconds, 0), 2**48 - 1) << 80)
+
+
+def too_broad() -> Problem:
+    """A search that PostgreSQL cut off."""
+    detail = f"The search took longer than {SEARCH_MS // 1000} s: name a saga, a status, or a time."
+    return Problem(422, "too_broad", "Too broad", detail)

@@ -54,9 +54,9 @@ SELECT u.uid FROM (
 ORDER BY u.uid DESC LIMIT $4
 
 -- name: matching
-SELECT i.uid, i.saga, i.id, i.version, i.flag, i.variant, i.subject, i.attributes, i.state, i.paused, i.reason,
+SELECT i.uid, i.environment, i.saga, i.id, i.version, i.flag, i.variant, i.subject, i.attributes, i.state, i.paused, i.reason,
     i.error ->> 'reason' AS cause, i.error ->> 'step' AS cause_step, i.error #>> '{error,type}' AS error_class,
-    i.started_by, i.started_at, i.changed_at, i.ended_at
+    i.started_by, i.started_at, i.changed_at, i.ended_at, i.laid
 FROM sagas.instances AS i
 WHERE i.uid = ANY($1::uuid []) AND i.environment = $2
     AND ($3::text IS NULL OR i.saga = $3)
@@ -72,6 +72,12 @@ WHERE i.uid = ANY($1::uuid []) AND i.environment = $2
     AND ($13::timestamptz IS NULL OR i.started_at < $13)
 ORDER BY i.uid DESC
 
--- name: rows_of
--- How many rows a table has, as its last vacuum or analyze saw it.
-SELECT greatest(c.reltuples, 0)::bigint FROM pg_class AS c WHERE c.oid = to_regclass($1)
+-- name: steps
+-- The steps and waits of a saga, of any version.
+SELECT DISTINCT x.value ->> 'name' AS name FROM sagas.definitions AS d
+CROSS JOIN LATERAL (
+    SELECT s.value FROM jsonb_array_elements(d.document -> 'steps') AS s
+    UNION ALL
+    SELECT w.value FROM jsonb_array_elements(coalesce(d.document -> 'waits', '[]')) AS w
+) AS x
+WHERE d.environment = $1 AND d.name = $2 AND NOT d.is_kind LIMIT 1000

@@ -7,7 +7,18 @@ import pytest
 from runtime.postgres import Postgres
 from runtime.queries import Queries
 
-FILES = ("leases", "coordinator", "enumeration", "dispatch", "settlement", "decisions", "tasks", "instances", "search")
+FILES = (
+    "leases",
+    "coordinator",
+    "enumeration",
+    "dispatch",
+    "settlement",
+    "decisions",
+    "tasks",
+    "instances",
+    "search",
+    "operations",
+)
 
 
 @pytest.mark.parametrize("file", FILES)
