@@ -222,6 +222,7 @@ def _task(attempt: Attempt, lease_seconds: float) -> Task:
         action_key=attempt.action_key,
         effects=effects,
         lease_seconds=lease_seconds,
+        traceparent=attempt.traceparent,
     )
 
 
