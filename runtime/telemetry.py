@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,6 +40,21 @@ def counter(name: str, unit: str = "1") -> metrics.Counter:
 def histogram(name: str, unit: str = "s") -> metrics.Histogram:
     """Return a histogram of the process; durations in seconds."""
     return metrics.get_meter(SCOPE).create_histogram(name, unit=unit)
+
+
+class Gauge:
+    """Values that somebody measures now and then, by their labels: what was measured last, and nothing where nobody does."""
+
+    def __init__(self, name: str, unit: str = "1") -> None:
+        self._values: Mapping[tuple[tuple[str, str], ...], float] = {}
+        metrics.get_meter(SCOPE).create_observable_gauge(name, [self._observe], unit=unit)
+
+    def set(self, values: Mapping[tuple[tuple[str, str], ...], float]) -> None:
+        """Replace everything that was measured before. A key is the value's labels as pairs."""
+        self._values = values
+
+    def _observe(self, _: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
+        return [metrics.Observation(value, dict(labels)) for labels, value in self._values.items()]
 
 
 def tracer() -> trace.Tracer:

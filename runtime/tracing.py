@@ -6,11 +6,12 @@ what it caused. A stream's span ends where its first byte is sent: what follows 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import context as contexts
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Link, SpanKind, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from runtime.telemetry import tracer
@@ -21,7 +22,20 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+PROCESS = tracer()
 _propagator = TraceContextTextMapPropagator()
+
+
+@contextmanager
+def continued(name: str, parent: str | None, links: Sequence[str] = (), *, tracer: Tracer = PROCESS) -> Iterator[None]:
+    """A span under the context that the header `parent` carries, linked to those that `links` name; none without a parent."""
+    if parent is None:
+        yield
+        return
+    contexts_ = [get_current_span(_propagator.extract({"traceparent": one})).get_span_context() for one in links]
+    known = [Link(context) for context in contexts_ if context.is_valid]
+    with tracer.start_as_current_span(name, context=_propagator.extract({"traceparent": parent}), links=known):
+        yield
 
 
 class TracingMiddleware:

@@ -37,6 +37,10 @@ MARGIN_SECONDS = 5.0
 Cursor = tuple[datetime, UUID]
 
 
+PLACE = ("saga", "saga_instance", "step", "traceparent")
+"""What a worker is told of where an effect was done."""
+
+
 class Attempt(Struct, frozen=True, kw_only=True):
     """A compensation that has begun, with what it undoes."""
 
@@ -60,6 +64,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     """Of the attempt, counted over the compensation's whole life."""
     trial: Trial
     """Its attempts are counted since a person last said to try again."""
+    traceparent: str | None = None
+    """Of the saga instance, of the first where it undoes effects of several."""
 
 
 class Claimed(Struct, frozen=True, kw_only=True):
@@ -321,7 +327,8 @@ def _attempt(row: Record, rules: Rules, effects: Sequence[Record], rollback: Rec
         reference=reference_of(row),
         rules=rules,
         effects=[Subject(**{name: each[name] for name in Subject.__struct_fields__}) for each in effects],
-        instances=[{"saga": each["saga"], "saga_instance": each["saga_instance"], "step": each["step"]} for each in effects],
+        instances=[{name: each[name] for name in PLACE} for each in effects],
+        traceparent=next((each["instance_traceparent"] for each in effects if each["instance_traceparent"]), None),
         reason=rollback["reason"],
         incident=rollback["incident"],
         number=row["attempt"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,7 @@ from runtime.clock import Clock, Entropy
 from runtime.errors import RuntimeFault
 from runtime.postgres import Postgres
 from runtime.telemetry import counter
+from runtime.tracing import continued
 from sagas import connections
 from sagas.breakers import Breakers
 from sagas.catalogue import Rules
@@ -130,22 +132,23 @@ class Dispatcher:
                 if connection is None:
                     outcome = Refused(reason=f"there is no connection named {attempt.connection!r}")
                 else:
-                    outcome = await self._executors.execute(
-                        Context(
-                            compensation_id=attempt.id,
-                            action_key=attempt.action_key,
-                            executor=executor,
-                            connection=connection,
-                            effects=attempt.effects,
-                            rollback_id=attempt.rollback_id,
-                            reason=attempt.reason,
-                            incident=attempt.incident,
-                            attempt=attempt.number,
-                            doubtful=attempt.trial.doubtful,
-                            timeout_seconds=attempt.rules.timeout_seconds,
-                            may_act=lambda: self._leases.trusted(shards),
+                    with _span(attempt):
+                        outcome = await self._executors.execute(
+                            Context(
+                                compensation_id=attempt.id,
+                                action_key=attempt.action_key,
+                                executor=executor,
+                                connection=connection,
+                                effects=attempt.effects,
+                                rollback_id=attempt.rollback_id,
+                                reason=attempt.reason,
+                                incident=attempt.incident,
+                                attempt=attempt.number,
+                                doubtful=attempt.trial.doubtful,
+                                timeout_seconds=attempt.rules.timeout_seconds,
+                                may_act=lambda: self._leases.trusted(shards),
+                            )
                         )
-                    )
         end = ended(
             attempt.id,
             attempt.token,
@@ -209,3 +212,9 @@ class Dispatcher:
                 kept = (now, await connections.get(lent, environment, name))
             self._connections[environment, name] = kept
         return kept[1]
+
+
+def _span(attempt: Attempt) -> AbstractContextManager[None]:
+    """In the trace of the saga instance, with links to where what it undoes was done."""
+    done = [place["traceparent"] for place in attempt.instances if place["traceparent"]]
+    return continued(f"undo {attempt.kind}", attempt.traceparent, done)

@@ -61,6 +61,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     error_json: str | None
     evidence_json: str | None
     extend_seconds: float | None
+    traceparent: str | None = None
 
 
 class Second(Struct, frozen=True, kw_only=True):
@@ -161,6 +162,7 @@ async def record(connection: Connection, entries: Sequence[Entry]) -> None:
         [one.evidence_json for one in entries],
         [one.extend_seconds for one in entries],
         EVIDENCE_MAX,
+        [one.traceparent for one in entries],
     )
 
 

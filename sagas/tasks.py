@@ -227,6 +227,7 @@ def _task(attempt: Attempt, lease_seconds: float) -> Task:
         effects=effects,
         lease_seconds=lease_seconds,
         heartbeat_timeout_seconds=attempt.rules.heartbeat_timeout_seconds,
+        traceparent=attempt.traceparent,
     )
 
 

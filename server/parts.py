@@ -32,8 +32,11 @@ from sagas.coordinator import Coordinator
 from sagas.decisions import Decisions
 from sagas.executors import Executors
 from sagas.instances.bells import Bells
+from sagas.instances.bulk import Bulk
 from sagas.instances.engine import Engine
 from sagas.instances.keeper import Keeper
+from sagas.instances.measures import Measures
+from sagas.instances.operations import Operations
 from sagas.instances.service import Instances as SagaInstances
 from sagas.instances.work import Work
 from sagas.ledger import Ledger
@@ -87,6 +90,9 @@ class Parts:
             pg, self.clock, self.engine, self.bells, self.decisions, expect_open=self.recovery.expect_open
         )
         self.keeper = Keeper(pg, self.clock, self.engine, self.coordinator.leases, self.bells)
+        self.operations = Operations(pg)
+        self.bulk = Bulk(pg, self.clock, self.engine, self.saga_instances, self.coordinator.leases)
+        self.measures = Measures(pg, self.clock, self.coordinator.leases)
         self.containment = ContainmentWatch(pg, self.clock)
         self.kills = Kills(pg, self.entropy, self.recovery, self._after_commit, self.nudge)
         self.changes = ChangeLists(self.flags, self.kills, self.entropy)
@@ -168,6 +174,8 @@ class Parts:
             starting.append((self.engine.start, self.engine.stop))
             starting.append((self.coordinator.start, self.coordinator.stop))
             starting.append((self.keeper.start, self.keeper.stop))
+            starting.append((self.bulk.start, self.bulk.stop))
+            starting.append((self.measures.start, self.measures.stop))
         for start, stop in starting:
             await start()
             self._stops.append(stop)

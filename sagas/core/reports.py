@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,8 @@ from sagas.core.twins import REFERENCE, Beside, Success, beside, second_id
 RESULT_BYTES_MAX = 65_536
 LEASE_SECONDS_MAX = 3_600.0
 LEASE_SECONDS = 30.0
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, section 3.2; what is none is left out."""
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -32,6 +35,7 @@ class Report(Struct, frozen=True, kw_only=True):
     lease_seconds: float = LEASE_SECONDS
     dropped: str | None = None
     """The pointer of what was too large to keep; the outcome itself is never refused for it (P11)."""
+    traceparent: str | None = None
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -82,6 +86,7 @@ def parse(environment: str, document: object) -> tuple[Report | None, list[Fault
         error_json=error,
         lease_seconds=lease_seconds,
         dropped="/result" if result_dropped else "/error" if error_dropped else None,
+        traceparent=asked.traceparent if TRACEPARENT.fullmatch(asked.traceparent or "") else None,
     ), []
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
-from uuid import UUID
 
 from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, Parameter
+from litestar.params import FromPath
 from msgspec import Meta, Struct
 from rescind.wire import Fault, InstanceAwait, InstanceStarted, InstanceStartRequest
 
@@ -17,17 +15,14 @@ from runtime.postgres import Postgres
 from runtime.problem import Problem
 from runtime.right import Right
 from runtime.tokens import Principal
-from sagas.http.bodies import LIMIT_MAX, REASON_MAX, AnyRequest, answer, read, read_checked, refused
+from sagas.http.bodies import REASON_MAX, AnyRequest, answer, read, read_checked
 from sagas.http.environments import Environments
 from sagas.instances import listing
-from sagas.instances.listing import Filter
 from sagas.instances.service import Instances
 from sagas.instances.turns import Heard
 
 START_SCOPE = "effects"
 VERB_SCOPE = "compensate"
-STATES = ("running", "undoing", "waiting", "killed", "done", "undone")
-Limit = Annotated[int, Parameter(ge=1, le=LIMIT_MAX)]
 Reason = Annotated[str, Meta(min_length=1, max_length=REASON_MAX)]
 STATUSES = {"conflict": 409, "killed": 409, "invalid": 422}
 
@@ -106,46 +101,6 @@ class InstanceController(Controller):
         """Those that have ended or wait for a person, as soon as there is one."""
         principal.require(START_SCOPE, environment)
         return answer(request, await instances.wait(environment, saga, await read(request, InstanceAwait), principal, right))
-
-    @get("/instances", summary="List instances")
-    async def list_instances(
-        self,
-        request: AnyRequest,
-        environment: FromPath[str],
-        saga: FromPath[str],
-        pg: NamedDependency[Postgres],
-        principal: NamedDependency[Principal],
-        version: FromQuery[str | None] = None,
-        status: FromQuery[str | None] = None,
-        flag: FromQuery[str | None] = None,
-        subject: FromQuery[str | None] = None,
-        started_after: FromQuery[datetime | None] = None,
-        started_before: FromQuery[datetime | None] = None,
-        after: FromQuery[str | None] = None,
-        limit: FromQuery[Limit] = 100,
-    ) -> Response[bytes]:
-        """The youngest first; `next` is the `after` of the next page, null on the last."""
-        principal.require("read", environment)
-        faults = [Fault(pointer="/status", detail=f"is one of {', '.join(STATES)}")] if status not in (None, *STATES) else []
-        texts = {"version": version, "flag": flag, "subject": subject}
-        faults += [Fault(pointer=f"/{one}", detail="holds a NUL") for one, text in texts.items() if text and "\0" in text]
-        instants = {"started_after": started_after, "started_before": started_before}
-        faults += [Fault(pointer=f"/{one}", detail="names no zone") for one, at in instants.items() if at and at.tzinfo is None]
-        cursor = _id(after, faults)
-        if faults:
-            raise refused(faults, "Not a filter")
-        wanted = Filter(
-            state=status,
-            version=version,
-            flag=flag,
-            subject=subject,
-            started_after=started_after,
-            started_before=started_before,
-        )
-        async with pg.connection() as connection:
-            found = await listing.listing(connection, environment, saga, wanted, after=cursor, limit=limit + 1)
-        shown = found[:limit]
-        return answer(request, {"instances": shown, "next": shown[-1]["uid"] if len(found) > limit else None})
 
     @get("/instances/{instance:str}", summary="Read an instance")
     async def read_one(
@@ -238,11 +193,3 @@ def _not_started(result: InstanceStarted) -> Problem:
     status = 404 if code == "unknown_version" else STATUSES[result.outcome]
     detail = details.get(result.outcome) or error.get("detail", "")
     return Problem(status, code, "Not started", detail, faults, next_step=error.get("next_step"))
-
-
-def _id(text: str | None, faults: list[Fault]) -> UUID | None:
-    try:
-        return UUID(text) if text else None
-    except ValueError:
-        faults.append(Fault(pointer="/after", detail="is not an id"))
-        return None

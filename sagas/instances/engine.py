@@ -44,6 +44,7 @@ OUTCOMES = (News.SUCCEEDED, News.FAILED, News.UNKNOWN)
 COUNTED = ("recorded", "killed")
 Named = tuple[str, str, str]
 Lock = Callable[[Connection], Awaitable[None]]
+Seal = Callable[[Connection, Sequence[Heard]], Awaitable[None]]
 
 
 class _Group:
@@ -106,9 +107,10 @@ class Engine:
         return answer
 
     async def flush(
-        self, connection: Connection, turns: Sequence[Turn], *, lock: Lock | None = None
+        self, connection: Connection, turns: Sequence[Turn], *, lock: Lock | None = None, seal: Seal | None = None
     ) -> list[Answer | Deferred]:
-        """One answer per turn. `lock`: what comes first in the transaction, of a coordinator its lease's fence."""
+        """One answer per turn. `lock`: what comes first in the transaction, of a coordinator its lease's fence; `seal`: what
+        comes last in it, and is told what became of the words."""
         group = await self._look(connection, turns)
         answers: list[Answer | Deferred] = [DEFERRED] * len(turns)
         chosen = [turns[index] for index in group.turns]
@@ -121,6 +123,8 @@ class Engine:
             if lock is not None:
                 await lock(connection)
             written = await self._write(connection, chosen, group, writes)
+            if seal is not None:
+                await seal(connection, [heard for answer in written for heard in answer.heard])
         for index, answer in zip(group.turns, written, strict=True):
             answers[index] = answer
         await self.breakers.tell(lambda: nullcontext(connection), _told(chosen, group))

@@ -1,42 +1,18 @@
-"""Instances as people see them: a page of them, or one whole, with its steps and its history."""
+"""One instance as people see it, whole: with its steps and its history."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from asyncpg import Record
-from msgspec import Struct
 
 from runtime.postgres import Connection
 from sagas.instances.rows import QUERIES
 
 HISTORY_MAX = 1_000
 EFFECTS_MAX = 1_000
-
-
-class Filter(Struct, frozen=True, kw_only=True):
-    """Which instances; null is any."""
-
-    version: str | None = None
-    state: str | None = None
-    flag: str | None = None
-    subject: str | None = None
-    started_after: datetime | None = None
-    started_before: datetime | None = None
-
-
-async def listing(
-    connection: Connection, environment: str, saga: str, wanted: Filter, *, after: UUID | None, limit: int
-) -> list[dict[str, Any]]:
-    """Instances, the youngest first, from after `after`."""
-    rows = await connection.fetch(
-        QUERIES.listing, environment, saga, after, wanted.version, wanted.state, wanted.flag, wanted.subject,
-        wanted.started_after, wanted.started_before, limit,
-    )  # fmt: skip
-    return [dict(row) for row in rows]
 
 
 async def whole(connection: Connection, row: Record) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from asyncpg import Record
@@ -36,7 +37,7 @@ from sagas.instances.bells import Bells
 from sagas.instances.engine import Engine
 from sagas.instances.plans import Planned
 from sagas.instances.rows import QUERIES
-from sagas.instances.turns import Hands, Heard, Start, Turn, Word
+from sagas.instances.turns import Hands, Heard, Start, Turn, Word, plain
 from sagas.instances.words import VERBS
 
 BATCH_MAX = 256
@@ -142,7 +143,7 @@ class Instances:
                 404, "unknown_step", "No such step", f"{saga!r} has no step {name[:80]!r}.", suggestion=suggest(name, known)
             )
         if row["laid"] and verb in ("retry", "skip"):
-            return await self._decide(row, verb, name, principal, reason)
+            return await self.decide_undoing(row, verb, name, principal.name, reason)
         return await self._say(row, verb, name, None, principal, reason)
 
     async def event(
@@ -204,8 +205,13 @@ class Instances:
         [heard] = (await self._engine.turn(Turn(words=[word]))).heard
         return heard
 
-    async def _decide(self, row: Record, verb: str, name: str, principal: Principal, reason: str) -> Heard:
-        """Of one that is being undone: what waits for a person is tried again, or left as it is, by name."""
+    async def decide_undoing(
+        self, row: Record, verb: str, name: str, by_whom: str, reason: str, operation: UUID | None = None
+    ) -> Heard:
+        """Of one that is being undone: what waits for a person is tried again, or left as it is, by name.
+
+        In transactions of its own; its history says who and why, as that of any other. `operation`: of a bulk operation.
+        """
         async with self._pg.connection() as connection:
             found = await connection.fetch(
                 QUERIES.undoing_effects, row["environment"], row["saga"], row["id"], name or None, verb == "skip"
@@ -216,7 +222,11 @@ class Instances:
         decide = self._decisions.retry if verb == "retry" else self._decisions.skip
         changed = 0
         for rollback_id, effects in sorted(by_rollback.items()):
-            changed += (await decide(rollback_id, effects, actor=principal.name, reason=reason)).changed
+            changed += (await decide(rollback_id, effects, actor=by_whom, reason=reason)).changed
+        if changed:
+            detail = plain({"effects": changed, **({"operation": str(operation)} if operation else {})})
+            async with self._pg.connection() as connection:
+                await connection.execute(QUERIES.say, [row["uid"]], [verb], [name], [detail], [by_whom], [reason])
         return Heard(changed=changed > 0, state=row["state"], paused=row["paused"])
 
     async def _of(self, row: Record) -> Planned:

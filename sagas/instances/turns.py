@@ -44,6 +44,8 @@ class Word(Struct, frozen=True, kw_only=True):
     by_whom: str
     reason: str | None = None
     event_id: str | None = None
+    operation: UUID | None = None
+    """the bulk operation that says it, which stands in the audit log for all its instances"""
 
 
 class Hands:

@@ -85,7 +85,7 @@ class Words:
             case _:
                 changed = word.name not in known.facts.waits_ended
         if changed:
-            writes.say(word.uid, word.fact, word.name, word.detail, word.by_whom, word.reason)
+            writes.say(word.uid, word.fact, word.name, _detail(word, word.detail), word.by_whom, word.reason)
             if word.fact in ("event", "approved", "refused", "skip"):
                 await connection.execute(QUERIES.close_wait, word.uid, word.name)
         return changed
@@ -107,7 +107,9 @@ class Words:
             hurried |= {(row["uid"], row["step"]) for row in await connection.fetch(QUERIES.hurry, word.uid)}
         for name, fact in tried:
             hurried.add((word.uid, name))
-            writes.say(word.uid, "retry", name, {"attempts": fact.attempt}, word.by_whom, word.reason)
+            writes.say(word.uid, "retry", name, _detail(word, {"attempts": fact.attempt}), word.by_whom, word.reason)
+        if not tried and known.row["state"] == "waiting":
+            writes.say(word.uid, "retry", word.name, _detail(word, None), word.by_whom, word.reason)
         return bool(tried) or known.row["state"] == "waiting"
 
     async def _skips(self, connection: Connection, word: Word, known: facts.Known) -> bool:
@@ -123,7 +125,7 @@ class Words:
         return planned.definition.step(word.name) is not None and not is_out
 
     async def _audit(self, connection: Connection, word: Word, row: Any) -> None:
-        if word.fact == "event":
+        if word.fact == "event" or word.operation is not None:
             return
         await audit.append(
             connection,
@@ -134,3 +136,7 @@ class Words:
             reason=word.reason,
             detail={"name": word.name} if word.name else {},
         )
+
+
+def _detail(word: Word, detail: dict[str, Any] | None) -> dict[str, Any] | None:
+    return detail if word.operation is None else {**(detail or {}), "operation": str(word.operation)}

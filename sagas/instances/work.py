@@ -208,6 +208,7 @@ def _report(environment: str, told: TaskReport) -> Report | None:
         "outcome": told.outcome,
         "result": told.proof,
         "error": error,
+        "traceparent": told.traceparent,
     }
     return reports.parse(environment, document)[0]
 

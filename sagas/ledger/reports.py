@@ -173,6 +173,7 @@ def _entry(report: Report, change: Change) -> Entry:
         error_json=change.error_json,
         evidence_json=change.evidence_json,
         extend_seconds=change.extend_seconds,
+        traceparent=None if change.status is None else report.traceparent,
     )
 
 

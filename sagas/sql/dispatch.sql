@@ -125,9 +125,10 @@ FROM begun AS b
 
 -- name: effects_of
 SELECT d.compensation_id, e.id, e.kind, e.key, e.subject, e.payload, e.result, e.saga, e.saga_instance, e.step, d.amount_minor,
-    d.currency
+    d.currency, e.traceparent, i.traceparent AS instance_traceparent
 FROM sagas.dispositions AS d
 INNER JOIN sagas.effects AS e ON e.id = d.effect_id
+LEFT JOIN sagas.instances AS i ON i.environment = e.environment AND i.saga = e.saga AND i.id = e.saga_instance
 WHERE d.compensation_id = ANY($1::uuid []) AND d.state = 'pending'
 ORDER BY d.compensation_id, e.id
 

@@ -147,16 +147,36 @@ ON CONFLICT DO NOTHING
 DELETE FROM sagas.moving AS m USING unnest($1::uuid []) AS u (uid) WHERE m.range = sagas.lease_range(u.uid) AND m.uid = u.uid
 
 -- name: change
-UPDATE sagas.instances AS i SET
-    state = n.state, reason = n.reason, error = n.error::jsonb, result = n.result::jsonb, turned_back = n.turned_back,
-    laid = n.laid, run_by = CASE WHEN n.taken_over THEN NULL ELSE i.run_by END, changed_at = clock_timestamp(),
-    ended_at = CASE WHEN n.state IN ('done', 'undone', 'killed') THEN clock_timestamp() END
-FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text [], $5::text [], $6::boolean [], $7::boolean [], $8::boolean [])
-    AS n (uid, state, reason, error, result, turned_back, laid, taken_over)
-WHERE i.uid = n.uid
+-- Who leaves the straight way, or comes back to it, is named in `strays`, or no more.
+WITH changed AS (
+    UPDATE sagas.instances AS i SET
+        state = n.state, reason = n.reason, error = n.error::jsonb, result = n.result::jsonb, turned_back = n.turned_back,
+        laid = n.laid, run_by = CASE WHEN n.taken_over THEN NULL ELSE i.run_by END, changed_at = clock_timestamp(),
+        ended_at = CASE WHEN n.state IN ('done', 'undone', 'killed') THEN clock_timestamp() END
+    FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text [], $5::text [], $6::boolean [], $7::boolean [], $8::boolean [])
+        AS n (uid, state, reason, error, result, turned_back, laid, taken_over)
+    WHERE i.uid = n.uid
+    RETURNING i.environment, i.uid, i.saga, old.state AS was, new.state AS stands
+), gone AS (
+    DELETE FROM sagas.strays AS t USING changed AS c
+    WHERE t.environment = c.environment AND t.state = c.was AND t.uid = c.uid AND c.was <> c.stands
+)
+INSERT INTO sagas.strays (environment, state, uid, saga)
+SELECT c.environment, c.stands, c.uid, c.saga FROM changed AS c WHERE c.was <> c.stands AND c.stands NOT IN ('running', 'done')
+ON CONFLICT DO NOTHING
 
 -- name: pause
-UPDATE sagas.instances SET paused = $2, changed_at = clock_timestamp() WHERE uid = $1 AND paused <> $2 RETURNING uid
+WITH changed AS (
+    UPDATE sagas.instances AS i SET paused = $2, changed_at = clock_timestamp() WHERE i.uid = $1 AND i.paused <> $2
+    RETURNING i.environment, i.uid, i.saga, i.paused
+), gone AS (
+    DELETE FROM sagas.strays AS t USING changed AS c
+    WHERE t.environment = c.environment AND t.state = 'paused' AND t.uid = c.uid AND NOT c.paused
+), come AS (
+    INSERT INTO sagas.strays (environment, state, uid, saga)
+    SELECT c.environment, 'paused', c.uid, c.saga FROM changed AS c WHERE c.paused ON CONFLICT DO NOTHING
+)
+SELECT c.uid FROM changed AS c
 
 -- name: standing
 SELECT r.id FROM sagas.rollbacks AS r
@@ -260,13 +280,21 @@ WHERE m.range = ANY($1::smallint []) AND (
 LIMIT $2
 
 -- name: conclude
-UPDATE sagas.instances AS i SET
-    state = CASE WHEN n.is_final THEN 'undone' WHEN n.reason IS NOT NULL THEN 'waiting' ELSE 'undoing' END,
-    reason = CASE WHEN n.is_final OR n.reason IS NULL THEN i.error ->> 'reason' ELSE n.reason END,
-    changed_at = clock_timestamp(), ended_at = CASE WHEN n.is_final THEN clock_timestamp() END
-FROM unnest($1::uuid [], $2::boolean [], $3::text []) AS n (uid, is_final, reason)
-WHERE i.uid = n.uid AND i.laid AND i.state <> 'undone'
-RETURNING i.uid
+WITH changed AS (
+    UPDATE sagas.instances AS i SET
+        state = CASE WHEN n.is_final THEN 'undone' WHEN n.reason IS NOT NULL THEN 'waiting' ELSE 'undoing' END,
+        reason = CASE WHEN n.is_final OR n.reason IS NULL THEN i.error ->> 'reason' ELSE n.reason END,
+        changed_at = clock_timestamp(), ended_at = CASE WHEN n.is_final THEN clock_timestamp() END
+    FROM unnest($1::uuid [], $2::boolean [], $3::text []) AS n (uid, is_final, reason)
+    WHERE i.uid = n.uid AND i.laid AND i.state <> 'undone'
+    RETURNING i.environment, i.uid, i.saga, old.state AS was, new.state AS stands
+), gone AS (
+    DELETE FROM sagas.strays AS t USING changed AS c
+    WHERE t.environment = c.environment AND t.state = c.was AND t.uid = c.uid AND c.was <> c.stands
+)
+INSERT INTO sagas.strays (environment, state, uid, saga)
+SELECT c.environment, c.stands, c.uid, c.saga FROM changed AS c WHERE c.was <> c.stands
+ON CONFLICT DO NOTHING
 
 -- name: one
 SELECT i.uid, i.environment, i.saga, i.id, i.version, i.flag, i.variant, i.is_off, i.revision_generation, i.revision, i.subject,
@@ -300,20 +328,6 @@ SELECT EXISTS (SELECT FROM sagas.facts AS f
 
 -- name: facts_count
 SELECT count(*) FROM sagas.facts AS f WHERE f.uid = $1
-
--- name: listing
-SELECT i.uid, i.id, i.version, i.flag, i.variant, i.subject, i.state, i.paused, i.reason, i.started_by, i.started_at, i.changed_at,
-    i.ended_at
-FROM sagas.instances AS i
-WHERE i.environment = $1 AND i.saga = $2
-    AND ($3::uuid IS NULL OR i.uid < $3)
-    AND ($4::text IS NULL OR i.version = $4)
-    AND ($5::text IS NULL OR i.state = $5)
-    AND ($6::text IS NULL OR i.flag = $6)
-    AND ($7::text IS NULL OR i.subject = $7)
-    AND ($8::timestamptz IS NULL OR i.started_at >= $8)
-    AND ($9::timestamptz IS NULL OR i.started_at < $9)
-ORDER BY i.uid DESC LIMIT $10
 
 -- name: undoing_effects
 -- What of an instance's undoing waits for a person, of one step or of all, by the rollback that undoes it.

@@ -165,14 +165,16 @@ UPDATE sagas.effects AS e SET
         ELSE e.evidence || (n.evidence::jsonb || jsonb_build_object('at', clock_timestamp()))
     END,
     completed_at = CASE WHEN n.status = 'succeeded' THEN clock_timestamp() ELSE e.completed_at END,
+    traceparent = coalesce(n.traceparent, e.traceparent),
     -- who says "in doubt" will not act any more: only the settle delay is left
     lease_until = CASE
         WHEN n.status = 'in_doubt' THEN least(e.lease_until, clock_timestamp())
         ELSE greatest(e.lease_until, clock_timestamp() + n.extend_seconds * interval '1 second')
     END
 FROM unnest(
-    $1::uuid [], $2::text [], $3::boolean [], $4::boolean [], $5::text [], $6::text [], $7::text [], $8::double precision []
-) AS n (id, status, begun, tombstoned, result, error, evidence, extend_seconds)
+    $1::uuid [], $2::text [], $3::boolean [], $4::boolean [], $5::text [], $6::text [], $7::text [], $8::double precision [],
+    $10::text []
+) AS n (id, status, begun, tombstoned, result, error, evidence, extend_seconds, traceparent)
 WHERE e.id = n.id
 
 -- name: record_seconds

@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
+import msgspec
+
 from rescind.bodies import Begin, Permission
 from rescind.core import Core
 from rescind.effects import Effect, entered, readable, text_of
@@ -23,7 +25,7 @@ from rescind.handlers import Act, Handlers
 from rescind.permits import START_WINDOW_MS
 from rescind.pulse import Pulse, felt
 from rescind.saga import Saga, Step
-from rescind.spans import continued
+from rescind.spans import continued, traceparent
 from rescind.wire import Task, TaskReport
 
 logger = logging.getLogger("rescind.worker")
@@ -52,8 +54,11 @@ class Attempts:
             return TaskReport(id=task.id, token=task.token, verb=task.verb, outcome="failed", error=error)
         self._core.context.pin.set(self._core.causality.pin())
         self._core.context.memory.set(None)
-        with continued(task.traceparent, f"{task.verb} {task.saga}.{task.step}"):
-            return await self._reported(task, found, asked_at)
+        is_act = task.verb == ACT
+        undoes = () if is_act else [one["traceparent"] for one in task.effects if one.get("traceparent")]
+        with continued(task.traceparent, f"{task.verb} {task.saga}.{task.step}", undoes):
+            report = await self._reported(task, found, asked_at)
+            return msgspec.structs.replace(report, traceparent=traceparent()) if is_act else report
 
     def ended(self, task: Task) -> None:
         """Its outcome is where it belongs."""

@@ -334,6 +334,8 @@ class EffectReport(Struct, frozen=True, kw_only=True):
     result: Any = None
     error: dict[str, Any] | None = None
     lease_seconds: float | None = None
+    traceparent: str | None = None
+    """the span in which it was done (W3C Trace Context): the span that undoes it links to it"""
 
 
 class ReportRequest(Struct, frozen=True, kw_only=True):
@@ -444,6 +446,8 @@ class TaskReport(Struct, frozen=True, kw_only=True):
     verb: str = "undo"
     final: bool = False
     """of a failed step: trying again will not help"""
+    traceparent: str | None = None
+    """of a step, the span in which it was done"""
 
 
 class TaskReportRequest(Struct, frozen=True, kw_only=True):

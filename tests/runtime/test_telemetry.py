@@ -9,8 +9,11 @@ from pathlib import Path
 import httpx
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from runtime.tracing import TracingMiddleware
+from runtime.tracing import TracingMiddleware, continued
 
 ROOT = Path(__file__).parents[2]
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -133,3 +136,17 @@ async def test_without_endpoint_and_trace_the_application_is_called_as_it_is():
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         assert (await client.get("/")).status_code == 204
     assert len(seen) == 1
+
+
+def test_an_undoing_is_a_span_of_its_instances_trace_with_a_link_to_what_it_undoes():
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    step = f"00-{TRACE}-00f067aa0ba902b7-01"
+    with (
+        continued("undo mail", None, [step]),
+        continued("undo mail", step, [step, "nonsense"], tracer=provider.get_tracer("t")),
+    ):
+        pass
+    [span] = exporter.get_finished_spans()
+    assert format(span.get_span_context().trace_id, "032x") == TRACE
+    assert [format(link.context.span_id, "016x") for link in span.links] == ["00f067aa0ba902b7"]

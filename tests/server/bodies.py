@@ -117,6 +117,14 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", E + "/sagas/{saga}/instances/{instance}/events/{event}"): {"payload": {"a": "b", "n": 1}, "event_id": "e"},
     ("POST", E + "/sagas/{saga}/instances/{instance}/approvals/{approval}"): {"approve": True, **REASON},
     ("POST", E + "/sagas/{saga}/instances/{instance}/{verb}"): {"step": "s", **REASON},
+    ("POST", E + "/operations"): {
+        "verb": "retry", "saga": "order", "step": "s", "per_second": 5.0, "dry_run": False, **REASON,
+        "filter": {
+            "version": "1", "status": "waiting", "paused": False, "flag": "g", "subject": "ann",
+            "attributes": {"a": "b", "n": 1}, "cause": "failed", "error": "E", "started_after": AT, "started_before": AT,
+        },
+    },
+    ("POST", E + "/operations/{operation}/cancel"): REASON,
     ("POST", E + "/tasks:heartbeat"): {"worker": "w", "tasks": [f"{ID}:{ID}"], "lease_seconds": 1.0},
     ("POST", "/v1/rollbacks/{rollback}/{verb}"): {**REASON, "effects": [ID]},
     ("POST", "/v1/tokens"): {"name": "n", "scopes": ["read"], "environment": "production", "expires_at": AT, **REASON},
@@ -162,11 +170,13 @@ async def names(served: Served, number: int = 0) -> dict[str, str]:
     await served.ok("POST", f"{P}/sagas/{saga}/instances", {**INSTANCE, "id": instance})
     failed = Told(place=("production", "mail"), is_good=False, error="boom")
     await served.parts.engine.breakers.tell(served.parts.pg.connection, [failed])
+    asked = {"verb": "retry", "saga": saga, "filter": {"subject": "nobody"}, **REASON}
+    operation = (await served.ok("POST", f"{P}/operations", asked))["id"]
     token = (await served.token("read")).split("_")[1]
     return {
         "environment": "production", "key": flag, "lifted": lifted, "name": name, "version": "1", "identity": schedule,
         "rollback": held, "verb": "retry", "token_id": token, "saga": saga,
-        "instance": instance, "event": "paid", "approval": "boss", "kind": "mail",
+        "instance": instance, "event": "paid", "approval": "boss", "kind": "mail", "operation": operation,
     }  # fmt: skip
 
 

@@ -95,3 +95,27 @@ async def test_what_cannot_be_is_said_with_what_can(line: Line) -> None:
         assert done.returncode != 0, done
         assert done.stderr.strip(), done
     assert (await line("skip", "order", "1", "--reason", "which?")).returncode == 2
+
+
+async def test_runs_of_all_sagas_are_found_by_what_they_are(line: Line) -> None:
+    one = {"id": "x", "version": "1", "variant": "on", "input": {"order": "x"}, "attributes": {"plan": "gold", "n": 3}}
+    await line.served.ok("POST", f"{P}/sagas/order/instances", {**one, "subject": "ann"})
+    for options in (("--attribute", "plan=gold", "--attribute", "n=3"), ("--subject", "ann"), ("order", "--subject", "ann")):
+        found = json.loads((await line("instances", "--json", "--younger-than", "1h", *options)).stdout)
+        assert [(run["saga"], run["id"]) for run in found["instances"]] == [("order", "x")], options
+    assert await line.said("instances", "--paused") == await line.said("instances", "--older-than", "1h") == "no such instances"
+    paused = await line("pause", "order", "x", "--reason", "look")
+    assert paused.returncode == 0
+    assert "order" in await line.said("instances", "--paused", "--state", "running")
+
+
+async def test_a_verb_for_many_is_previewed_carried_out_and_listed(line: Line) -> None:
+    asked = ("bulk", "pause", "order", "--state", "running", "--reason", "the depot burnt down")
+    assert "pause: 2 runs (" in await line.said(*asked, "--dry-run")
+    assert await line.said("operations") == "no bulk operations"
+    assert "pause done for 2" in await line.said(*asked, "--yes", "--per-second", "500")
+    again = json.loads((await line(*asked, "--json")).stdout)
+    assert (again["state"], again["done"], again["refused"]) == ("done", 0, {"paused": 2})
+    assert "the depot burnt down" in await line.said("operations")
+    assert "2 paused" in await line.said("operations", again["id"], "--cancel", "--reason", "late")
+    assert (await line("bulk", "skip", "order", "--reason", "which?")).returncode != 0

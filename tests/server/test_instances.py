@@ -144,3 +144,28 @@ async def test_a_worker_that_acts_nothing_is_given_no_steps(shop: Served) -> Non
     old = {name: value for name, value in CLAIM.items() if name != "acts"} | {"wait_seconds": 0.2}
     assert (await shop.ok("POST", f"{P}/tasks:claim", old))["tasks"] == []
     assert len((await shop.ok("POST", f"{P}/tasks:claim", CLAIM))["tasks"]) == 1
+
+
+async def test_a_verb_for_many_is_previewed_begun_watched_and_needs_its_right(shop: Served) -> None:  # P19
+    for number in range(3):
+        await shop.ok("POST", I, order(f"o{number}", subject="ann" if number else "bob"))
+    asked = {"verb": "pause", "saga": "order", "filter": {"subject": "ann"}, "reason": "looking", "per_second": 1000}
+    preview = await shop.ok("POST", f"{P}/operations", {**asked, "dry_run": True})
+    assert preview == {"dry_run": True, "estimated": 2, "is_exact": True, "sample": ["o2", "o1"]}
+    assert (await shop.ok("GET", f"{P}/operations"))["operations"] == []
+    begun = await shop.ok("POST", f"{P}/operations", asked)
+
+    async def over() -> bool:
+        return bool((await shop.ok("GET", f"{P}/operations/{begun['id']}"))["state"] == "done")
+
+    await until(over)
+    [listed] = (await shop.ok("GET", f"{P}/operations"))["operations"]
+    assert (listed["done"], listed["refused"], listed["left"]) == (2, {}, 0)
+    everywhere = (await shop.ok("GET", f"{P}/saga-instances", paused="true"))["instances"]
+    assert [(one["saga"], one["id"]) for one in everywhere] == [("order", "o2"), ("order", "o1")]
+    assert (await shop.ok("POST", f"{P}/operations/{begun['id']}/cancel", {"reason": "x"}))["changed"] is False
+    async with shop.client(await shop.token("read", "effects")) as client:
+        answers = [await client.post(f"{P}/operations", json=asked), await client.get(f"{P}/operations")]
+    assert [one.status_code for one in answers] == [403, 200]
+    wrong = await shop.http.post(f"{P}/operations", json={**asked, "filter": {"state": "done"}})
+    assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/filter")

@@ -7,11 +7,11 @@ from typing import Any
 import click
 from rich.markup import escape
 
+from rescind.cli import filters
 from rescind.cli.options import document_of, reason_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import instant, table_of, text_of
 
-STATES = ("running", "undoing", "waiting", "killed", "done", "undone")
 COLUMNS = ("id", "version", "state", "paused", "why", "subject", "started_at", "ended_at")
 WAITS = ("name", "at")
 STEPS = ("step", "status", "attempt", "disposition", "admitted_at", "completed_at", "worker", "why")
@@ -19,22 +19,25 @@ HISTORY = ("at", "fact", "name", "by_whom", "reason")
 
 
 @click.command("instances")
-@click.argument("saga")
-@click.option("--state", "status", type=click.Choice(STATES), help="Only those that stand so.")
-@click.option("--version", metavar="VERSION", help="Only those of this version.")
-@click.option("--subject", metavar="SUBJECT", help="Only those of this subject.")
+@click.argument("saga", required=False)
+@filters.options
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many at most.")
 @click.option("--after", metavar="ID", help="Those after this one, as `next` says.")
 @common
 @pass_session
-def instances(session: Session, /, saga: str, **filters: object) -> None:
-    """List runs of SAGA, the latest first."""
-    answer = session.api.request("GET", folder(session, saga), params=dict(filters))
+def instances(session: Session, /, saga: str | None, limit: int, after: str | None, **given: Any) -> None:
+    """List runs of SAGA, or of all sagas, the latest first."""
+    path = session.within("/saga-instances") if saga is None else folder(session, saga)
+    params = {**filters.params(filters.read(given)), "limit": limit, "after": after}
+    answer = session.api.request("GET", path, params=params)
+    while not answer["instances"] and answer.get("next"):  # a page of many that were looked at and not meant
+        answer = session.api.request("GET", path, params={**params, "after": answer["next"]})
     if session.json:
         session.show_json(answer)
         return
     rows = [{**row, "why": row.get("reason")} for row in answer["instances"]]
-    session.console.print(table_of(rows, COLUMNS) if rows else "no such instances")
+    columns = COLUMNS if saga is not None else ("saga", *COLUMNS)
+    session.console.print(table_of(rows, columns) if rows else "no such instances")
     if answer.get("next"):
         session.console.print(f"more: --after {answer['next']}")
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from rescind.cli import sagainstances
+from rescind.cli import operations, sagainstances
 from rescind.cli.options import document_of
 from rescind.cli.pages import whole
 from rescind.cli.places import located
@@ -124,7 +124,7 @@ def path_of(session: Session, definition: dict[str, Any]) -> str:
     return session.within(f"/{folder}/{part(name_of(definition))}/versions/{part(str(definition['version']))}")
 
 
-for command in sagainstances.COMMANDS:
+for command in (*sagainstances.COMMANDS, *operations.COMMANDS):
     sagas.add_command(command)
 
 COMMANDS = (sagas,)

@@ -18,6 +18,8 @@ FILES = (
     "instances",
     "paces",
     "breakers",
+    "search",
+    "operations",
 )
 
 
