@@ -20,6 +20,7 @@ class Looked:
         self.history = history
         self.instances: dict[Name, Instance] = {(one.saga, one.id): one for one in history.instances}
         self.effects: dict[str, Effect] = {one.id: one for one in history.effects}
+        self.asked = {(one.saga, one.order) for one in history.effects if one.disposition == "waiting" and one.reason}
         self.acts: dict[str, list[Entry]] = defaultdict(list)
         self.undos: dict[str, list[Entry]] = defaultdict(list)
         for entry in history.entries:
@@ -37,7 +38,11 @@ class Looked:
         """Whether a person has been asked about it, by name."""
         instance = self.instances.get((effect.saga, effect.order))
         waiting = instance is not None and instance.state == "waiting" and bool(instance.reason)
-        return waiting or (effect.disposition == "waiting" and bool(effect.reason))
+        return waiting or (effect.disposition == "waiting" and bool(effect.reason)) or self.is_behind(effect)
+
+    def is_behind(self, effect: Effect) -> bool:
+        """Whether it is due once a person has decided about what was completed after it in its instance (P14)."""
+        return effect.disposition == "pending" and (effect.saga, effect.order) in self.asked
 
 
 def acted_once(history: History) -> Iterator[str]:
@@ -186,12 +191,13 @@ def ends(history: History) -> Iterator[str]:
     for effect in history.effects:
         instance = looked.instances[effect.saga, effect.order]
         is_undone = instance.state in ("undone", "killed") and not effect.is_off
-        if effect.disposition not in ((*FINAL,) if is_undone else (*FINAL, None)):
+        is_decided = effect.disposition in FINAL or looked.is_behind(effect)
+        if not is_decided and (is_undone or effect.disposition is not None):
             yield f"{effect} of an instance that is {instance.state} is not decided"
         if effect.disposition == "waiting" and not effect.reason:
             yield f"{effect} waits and does not say why"
     for rollback in history.rollbacks:
-        if rollback.state not in ("settled", "waiting"):
+        if rollback.state not in ("settled", "waiting", "behind"):
             yield f"{rollback} has not settled"
     for table, count in history.left.items():
         if count:

@@ -87,7 +87,7 @@ class Told(Struct, frozen=True, kw_only=True):
 
 
 class Rollback(Struct, frozen=True, kw_only=True):
-    """A kill's rollback in the end."""
+    """A kill's rollback in the end. `behind`: compensating by its state, and all of the rest is behind what waits."""
 
     id: str
     state: str

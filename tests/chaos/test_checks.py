@@ -156,5 +156,12 @@ def test_what_is_planted_is_found(planted: str) -> None:
     assert violations(msgspec.structs.replace(SOUND, **changed))[promise]
 
 
+def test_what_is_behind_a_question_waits_with_it() -> None:  # P14
+    asked = {"back/reserve": {"disposition": "pending"}, "back/capture": {"disposition": "waiting", "reason": "in_doubt"}}
+    effects = [msgspec.structs.replace(one, **asked.get(one.id, {})) for one in SOUND.effects]
+    history = msgspec.structs.replace(SOUND, effects=effects, entries=without(6, 7), reported=[])
+    assert violations(history) == {name: [] for name in CHECKS}
+
+
 def test_a_history_can_be_saved_and_judged_again() -> None:
     assert msgspec.json.decode(msgspec.json.encode(SOUND), type=History) == SOUND

@@ -19,7 +19,9 @@ LEFT JOIN sagas.compensations AS c ON c.id = d.compensation_id
 SELECT row_id, fence, holder FROM chaos.writes WHERE what = $1 ORDER BY number
 
 -- name: rollbacks
-SELECT id::text AS id, state FROM sagas.rollbacks WHERE carries = 'kill'
+-- `behind`: at work by its state, and all that is left waits for a person, or behind what does.
+SELECT r.id::text AS id, CASE WHEN chaos.is_behind(r) THEN 'behind' ELSE r.state END AS state
+FROM sagas.rollbacks AS r WHERE r.carries = 'kill'
 
 -- name: left_over
 SELECT
@@ -27,13 +29,15 @@ SELECT
     (SELECT count(*) FROM sagas.moving AS m JOIN sagas.instances AS i USING (uid)
         WHERE i.state NOT IN ('undoing', 'waiting')) AS moving,
     (SELECT count(*) FROM sagas.waits) AS waits,
-    (SELECT count(*) FROM sagas.subjects) AS subjects
+    (SELECT count(*) FROM sagas.subjects AS s WHERE NOT EXISTS (
+        SELECT FROM sagas.compensations AS c WHERE c.id = s.compensation_id AND c.state = 'waiting')) AS subjects
 
 -- name: moving
 SELECT
     (SELECT count(*) FROM sagas.instances WHERE state IN ('running', 'undoing'))
-    + (SELECT count(*) FROM sagas.dispositions WHERE state = 'pending')
-    + (SELECT count(*) FROM sagas.rollbacks WHERE carries = 'kill' AND state NOT IN ('settled', 'waiting')) AS count
+    + (SELECT count(*) FROM sagas.dispositions AS d WHERE chaos.moves(d))
+    + (SELECT count(*) FROM sagas.rollbacks AS r
+        WHERE r.carries = 'kill' AND r.state NOT IN ('settled', 'waiting') AND NOT chaos.is_behind(r)) AS count
 
 -- name: end_backends
 SELECT pg_terminate_backend(pid)
