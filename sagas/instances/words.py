@@ -98,7 +98,7 @@ class Words:
             (name, fact)
             for name, fact in known.facts.steps.items()
             if fact.status != "succeeded"
-            and not fact.is_leased
+            and not (fact.status == "admitted" and fact.is_leased)
             and word.name in ("", name)
             and name not in known.facts.skipped
             and fact.attempt > known.facts.retry_base.get(name, 0)
@@ -108,9 +108,12 @@ class Words:
         for name, fact in tried:
             hurried.add((word.uid, name))
             writes.say(word.uid, "retry", name, _detail(word, {"attempts": fact.attempt}), word.by_whom, word.reason)
-        if not tried and known.row["state"] == "waiting":
+        never_begun = (
+            not tried and known.row["state"] == "waiting" and word.name in ("", (known.row["error"] or {}).get("step"))
+        )
+        if never_begun:
             writes.say(word.uid, "retry", word.name, _detail(word, None), word.by_whom, word.reason)
-        return bool(tried) or known.row["state"] == "waiting"
+        return bool(tried) or never_begun
 
     async def _skips(self, connection: Connection, word: Word, known: facts.Known) -> bool:
         """A step in nobody's hands that has not succeeded, or a wait that has not ended."""

@@ -66,6 +66,20 @@ async def test_how_an_instance_stands_is_found_wherever_it_goes(world: World, se
     assert [row["state"] for row in strays] == ["undone", "undone"]
 
 
+async def test_one_that_waits_for_a_person_is_found_until_it_goes_on(world: World, server: Server) -> None:
+    await world.plan(RESERVE, {**CAPTURE, "class": "pivot"}, CONFIRM)
+    await server.begin("o1")
+    fails = {"outcome": "failed", "final": True, "error": {"type": "Refused", "detail": "no"}}
+    await server.act(lambda task: fails if task.step == "confirm" else None)
+    assert await ids(server.pg, status="waiting") == await ids(server.pg, error="Refused", cause="failed") == ["o1"]
+    await server.say("o1", "retry")
+    assert await ids(server.pg, status="running") == ["o1"]
+    await server.act()
+    assert await ids(server.pg, status="waiting") == []
+    assert await ids(server.pg, status="done") == ["o1"]
+    assert await world.value("SELECT count(*) FROM sagas.strays") == 0
+
+
 async def test_a_page_is_bounded_and_says_where_to_go_on(world: World, server: Server) -> None:
     await world.plan()
     await world.run(CROWD, ENVIRONMENT, 400)
