@@ -21,7 +21,8 @@ from flagd.errors import unknown_environment
 from flagd.snapshots import HEARTBEAT_SECONDS, Replica, snapshot_of
 from runtime.clock import Clock
 from runtime.errors import Unavailable
-from runtime.postgres import Connection, Postgres
+from runtime.listening import listen
+from runtime.postgres import Postgres
 from runtime.redis import Redis
 from runtime.telemetry import counter
 
@@ -213,17 +214,9 @@ class Replicas:
 
     async def _listen(self) -> None:
         """PostgreSQL's bell, on a connection of its own until that is lost."""
-        connection = await self._pg.dedicated()
-        lost = asyncio.Event()
-        try:
-            connection.add_termination_listener(lambda _: lost.set())
-            await connection.add_listener(CHANNEL, self._on_notice)
-            self._want_all()
-            await lost.wait()
-        finally:
-            connection.terminate()
+        await listen(self._pg, {CHANNEL: self._on_notice}, begun=self._want_all)
 
-    def _on_notice(self, connection: Connection, pid: int, channel: str, payload: str) -> None:
+    def _on_notice(self, payload: str) -> None:
         environment, generation, n = payload.split(" ")
         self._want(environment, wire.Revision(int(generation), int(n)))
 

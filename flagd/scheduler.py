@@ -6,13 +6,12 @@ PostgreSQL's clock decides; this process's own only says when to look again.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from uuid import UUID
 
 from flagd.rollouts import Rollouts
 from flagd.schedules import Schedules
+from runtime.background import Background
 from runtime.clock import Clock
 from runtime.errors import OutcomeUnknown, Unavailable
 from runtime.telemetry import counter
@@ -25,33 +24,21 @@ log = logging.getLogger("rescind.flagd.scheduler")
 survived = counter("rescind.flagd.scheduler.errors")
 
 
-class Scheduler:
+class Scheduler(Background):
     """Looks every second."""
 
     def __init__(self, schedules: Schedules, rollouts: Rollouts, clock: Clock) -> None:
         self._schedules = schedules
         self._rollouts = rollouts
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begin to look."""
-        self._task = asyncio.create_task(self._run(), name="flagd.scheduler")
-
-    async def stop(self) -> None:
-        """End. What is being applied is finished by another server, or not at all."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
 
     async def look(self) -> None:
         """One pass: everything that is due now."""
         await self._apply()
         await self._roll_out()
 
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Until cancelled. What is being applied then is finished by another server, or not at all."""
         while True:
             try:
                 await self.look()

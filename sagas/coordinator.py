@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from runtime.clock import Clock, Entropy
 from runtime.errors import RuntimeFault
-from runtime.postgres import Connection, Postgres
+from runtime.listening import keep_listening
+from runtime.postgres import Postgres
 from runtime.queries import Queries
 from runtime.telemetry import counter
 from sagas.breakers import Breakers
@@ -36,7 +37,6 @@ QUERIES = Queries.load("sagas", "coordinator")
 CHANNEL = "rescind_rollback"
 OPEN_MAX = 1_000
 STOP_SECONDS = 5.0
-LISTEN_AGAIN_SECONDS = 1.0
 
 log = logging.getLogger("rescind.coordinator")
 survived = counter("rescind.coordinator.errors")
@@ -207,29 +207,18 @@ class Coordinator:
 
     async def _listen(self) -> None:
         """Hear the bells of other processes."""
-        while True:
-            try:
-                connection = await self._pg.dedicated()
-                try:
-                    await self._hear(connection)
-                finally:
-                    connection.terminate()
-            except Exception as error:
-                survived.add(1, {"loop": "listen"})
-                log.warning("not listening: %s: %s", type(error).__name__, error)
-            await self._clock.sleep(LISTEN_AGAIN_SECONDS)
-
-    async def _hear(self, connection: Connection) -> None:
-        lost = asyncio.Event()
-        connection.add_termination_listener(lambda _: lost.set())
-        await connection.add_listener(CHANNEL, lambda *heard: self._heard(str(heard[3])))
-        await lost.wait()
+        await keep_listening(self._pg, self._clock, {CHANNEL: self._heard}, _not_listening)
 
     def _heard(self, payload: str) -> None:
         try:
             self.nudge(UUID(payload))
         except ValueError:
             self._bell.set()
+
+
+def _not_listening(error: Exception) -> None:
+    survived.add(1, {"loop": "listen"})
+    log.warning("not listening: %s: %s", type(error).__name__, error)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

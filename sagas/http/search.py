@@ -9,8 +9,9 @@ from uuid import UUID
 import asyncpg
 import msgspec
 from litestar import Controller, Response, get
-from litestar.di import NamedDependency
+from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, Parameter
+from msgspec import Struct
 from rescind.wire import Fault
 
 from runtime.postgres import Postgres
@@ -25,11 +26,43 @@ Limit = Annotated[int, Parameter(ge=1, le=LIMIT_MAX)]
 Texts = Annotated[list[str] | None, Parameter(max_items=search.ATTRIBUTES_MAX)]
 
 
+class Asked(Struct, frozen=True, kw_only=True):
+    """What a query asks for, as it came."""
+
+    values: dict[str, Any]
+    attributes: Sequence[str] | None
+    after: str | None
+    limit: int
+
+
+def asked(
+    version: FromQuery[str | None] = None,
+    status: FromQuery[str | None] = None,
+    paused: FromQuery[bool | None] = None,
+    flag: FromQuery[str | None] = None,
+    subject: FromQuery[str | None] = None,
+    attribute: FromQuery[Texts] = None,
+    cause: FromQuery[str | None] = None,
+    error: FromQuery[str | None] = None,
+    started_after: FromQuery[str | None] = None,
+    started_before: FromQuery[str | None] = None,
+    after: FromQuery[str | None] = None,
+    limit: FromQuery[Limit] = 100,
+) -> Asked:
+    """The parameters that both searches share."""
+    values = {
+        "version": version, "status": status, "paused": paused, "flag": flag, "subject": subject, "cause": cause,
+        "error": error, "started_after": started_after, "started_before": started_before,
+    }  # fmt: skip
+    return Asked(values=values, attributes=attribute, after=after, limit=limit)
+
+
 class SearchController(Controller):
     """Instances of one saga, or of all."""
 
     path = "/v1/environments/{environment:str}"
     tags = ["instances"]
+    dependencies = {"asked": Provide(asked, sync_to_thread=False)}
 
     @get("/sagas/{saga:str}/instances", summary="List instances of a saga")
     async def of_one(
@@ -39,28 +72,13 @@ class SearchController(Controller):
         saga: FromPath[str],
         pg: NamedDependency[Postgres],
         principal: NamedDependency[Principal],
-        version: FromQuery[str | None] = None,
-        status: FromQuery[str | None] = None,
-        paused: FromQuery[bool | None] = None,
-        flag: FromQuery[str | None] = None,
-        subject: FromQuery[str | None] = None,
-        attribute: FromQuery[Texts] = None,
-        cause: FromQuery[str | None] = None,
-        error: FromQuery[str | None] = None,
-        started_after: FromQuery[str | None] = None,
-        started_before: FromQuery[str | None] = None,
-        after: FromQuery[str | None] = None,
-        limit: FromQuery[Limit] = 100,
+        asked: NamedDependency[Asked],
     ) -> Response[bytes]:
         """The youngest first. `next` is the `after` of the next page, null on the last; one that looked at many and found few
         may be short, or empty, and have one. `attribute=key:value`, as often as wanted; `cause`: why one waits or turned back;
         `error`: the type of the error of the step that did it."""
         principal.require("read", environment)
-        given = {
-            "version": version, "status": status, "paused": paused, "flag": flag, "subject": subject, "cause": cause,
-            "error": error, "started_after": started_after, "started_before": started_before,
-        }  # fmt: skip
-        return answer(request, await _found(pg, environment, saga, given, attribute, after, limit))
+        return answer(request, await _found(pg, environment, saga, asked))
 
     @get("/saga-instances", summary="List instances of all sagas")
     async def of_all(
@@ -69,47 +87,24 @@ class SearchController(Controller):
         environment: FromPath[str],
         pg: NamedDependency[Postgres],
         principal: NamedDependency[Principal],
+        asked: NamedDependency[Asked],
         saga: FromQuery[str | None] = None,
-        version: FromQuery[str | None] = None,
-        status: FromQuery[str | None] = None,
-        paused: FromQuery[bool | None] = None,
-        flag: FromQuery[str | None] = None,
-        subject: FromQuery[str | None] = None,
-        attribute: FromQuery[Texts] = None,
-        cause: FromQuery[str | None] = None,
-        error: FromQuery[str | None] = None,
-        started_after: FromQuery[str | None] = None,
-        started_before: FromQuery[str | None] = None,
-        after: FromQuery[str | None] = None,
-        limit: FromQuery[Limit] = 100,
     ) -> Response[bytes]:
         """As the instances of one saga, each with its saga."""
         principal.require("read", environment)
-        given = {
-            "version": version, "status": status, "paused": paused, "flag": flag, "subject": subject, "cause": cause,
-            "error": error, "started_after": started_after, "started_before": started_before,
-        }  # fmt: skip
-        return answer(request, await _found(pg, environment, saga, given, attribute, after, limit))
+        return answer(request, await _found(pg, environment, saga, asked))
 
 
-async def _found(
-    pg: Postgres,
-    environment: str,
-    saga: str | None,
-    given: dict[str, Any],
-    attributes: Sequence[str] | None,
-    after: str | None,
-    limit: int,
-) -> dict[str, Any]:
+async def _found(pg: Postgres, environment: str, saga: str | None, asked: Asked) -> dict[str, Any]:
     faults: list[Fault] = []
-    wanted, below = filter_of(given, attributes, faults), _id(after, faults)
+    wanted, below = filter_of(asked.values, asked.attributes, faults), _id(asked.after, faults)
     if saga is not None and "\0" in saga:
         faults.append(Fault(pointer="/saga", detail="holds a NUL"))
     if wanted is None or faults:
         raise refused(faults, "Not a filter")
     try:
         async with pg.transaction() as connection:
-            page = await search.page(connection, environment, saga, wanted, below=below, limit=limit)
+            page = await search.page(connection, environment, saga, wanted, below=below, limit=asked.limit)
     except asyncpg.QueryCanceledError:
         raise search.too_broad() from None
     return {

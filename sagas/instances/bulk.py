@@ -8,7 +8,6 @@ said twice, it stood.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import msgspec
 from asyncpg import Record
 from msgspec import Struct
 
+from runtime.background import Background
 from runtime.clock import Clock
 from runtime.postgres import Connection, Postgres
 from runtime.telemetry import counter
@@ -54,7 +54,7 @@ class Chunk(Struct, frozen=True, kw_only=True):
     below: UUID | None
 
 
-class Bulk:
+class Bulk(Background):
     """One per process, beside its coordinator."""
 
     def __init__(self, pg: Postgres, clock: Clock, engine: Engine, instances: Instances, leases: Leases) -> None:
@@ -63,19 +63,9 @@ class Bulk:
         self._engine = engine
         self._instances = instances
         self._leases = leases
-        self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Begin to look."""
-        self._task = asyncio.create_task(self._watch())
-
-    async def stop(self) -> None:
-        """Look no more; a chunk that is cut off has left nothing."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _watch(self) -> None:
+    async def run(self) -> None:
+        """Look until cancelled; a chunk that is cut off has left nothing."""
         while True:
             wait_seconds = POLL_SECONDS
             try:

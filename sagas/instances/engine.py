@@ -18,16 +18,15 @@ from runtime.clock import Clock, Entropy
 from runtime.postgres import Connection, Postgres, transaction_on
 from sagas import store
 from sagas.breakers import ERROR_LENGTH_MAX, Breakers, Told
-from sagas.core import admission
-from sagas.core.admission import Fence
 from sagas.core.effects import News
 from sagas.core.reports import Report
 from sagas.instances import facts, rows
 from sagas.instances.advance import Advance
+from sagas.instances.beginning import begin, no_version
 from sagas.instances.facts import Known
 from sagas.instances.plans import Plans
 from sagas.instances.rows import QUERIES, Step, columns
-from sagas.instances.turns import Answer, Hands, Heard, Start, Turn
+from sagas.instances.turns import Answer, Hands, Heard, Turn
 from sagas.instances.words import Words
 from sagas.instances.writes import Writes
 from sagas.ledger.admission import FLAGS_MAX
@@ -42,7 +41,9 @@ LOOKED_MAX = 4_096
 FLAGS_KEPT_MAX = 50_000
 OUTCOMES = (News.SUCCEEDED, News.FAILED, News.UNKNOWN)
 COUNTED = ("recorded", "killed")
-Named = tuple[str, str, str]
+Version = tuple[str, str, str]
+"""Environment, saga, version."""
+
 Lock = Callable[[Connection], Awaitable[None]]
 Seal = Callable[[Connection, Sequence[Heard]], Awaitable[None]]
 
@@ -187,9 +188,9 @@ class Engine:
                 found.setdefault(row["uid"], set()).add(row["step"])
         return found
 
-    async def _fences_of_starts(self, connection: Connection, turns: Sequence[Turn]) -> dict[Named, dict[FlagName, int]]:
+    async def _fences_of_starts(self, connection: Connection, turns: Sequence[Turn]) -> dict[Version, dict[FlagName, int]]:
         """The flag of each version that is to be begun, with its lock's key."""
-        flags: dict[Named, FlagName] = {}
+        flags: dict[Version, FlagName] = {}
         for name in {(start.environment, start.saga, start.version) for turn in turns for start in turn.starts}:
             planned = await self.plans.get(connection, name)
             if planned is not None:
@@ -205,7 +206,7 @@ class Engine:
         """Under the flags' locks: begin, lock, record, hear, and take on."""
         fences = await store.fences(connection, group.flags)
         answers = [Answer() for _ in turns]
-        new = await self._begin(connection, turns, answers, fences)
+        new = await begin(connection, turns, answers, fences=fences, plans=self.plans, entropy=self._entropy)
         locked = list(await connection.fetch(QUERIES.lock, sorted(group.must))) if group.must else []
         free = sorted(group.due.keys() - group.must)
         locked += await connection.fetch(QUERIES.lock_free, free) if free else []
@@ -230,56 +231,6 @@ class Engine:
             ]
         _tell_states(turns, answers, new, states)
         return answers
-
-    async def _begin(
-        self, connection: Connection, turns: Sequence[Turn], answers: Sequence[Answer], fences: dict[FlagName, Fence]
-    ) -> dict[UUID, dict[str, Any]]:
-        """Insert what may begin; the others are told why not. Returns the new rows."""
-        starts = [start for turn in turns for start in turn.starts]
-        if not starts:
-            return {}
-        rows_: dict[Named, dict[str, Any]] = {}
-        refusals: dict[Named, InstanceStarted] = {}
-        for start in starts:
-            name = (start.environment, start.saga, start.id)
-            planned = await self.plans.get(connection, (start.environment, start.saga, start.version))
-            fence = None if planned is None else fences.get((start.environment, planned.definition.flag))
-            if planned is None or fence is None:
-                refusals[name] = _no_flag() if planned is not None else _no_version(start)
-                continue
-            is_off = start.variant is not None and start.variant == fence.off_variant
-            if not is_off and admission.killer(fence, start.attributes)[0]:
-                refusals[name] = InstanceStarted(outcome="killed")
-            elif name not in rows_:
-                rows_[name] = _row(start, planned.definition.flag, is_off=is_off, uid=self._entropy.uuid7())
-        inserted = await self._insert(connection, list(rows_.values()))
-        others = [start for start in starts if (start.environment, start.saga, start.id) not in inserted]
-        known = await self._known(connection, others) if others else {}
-        for turn, answer in zip(turns, answers, strict=True):
-            for start in turn.starts:
-                name = (start.environment, start.saga, start.id)
-                answer.started.append(_started(start, name, inserted, known, refusals))
-        return {row["uid"]: row for name, row in rows_.items() if name in inserted}
-
-    async def _insert(self, connection: Connection, wanted: Sequence[dict[str, Any]]) -> set[Named]:
-        if not wanted:
-            return set()
-        values = [
-            (
-                row["uid"], row["environment"], row["saga"], row["id"], row["version"], row["flag"], row["variant"],
-                row["is_off"], row["revision_generation"], row["revision"], row["subject"], row["attributes_json"],
-                row["input_json"], row["input_hash"], row["run_by"], row["lease_seconds"], row["traceparent"],
-                row["started_by"],
-            )
-            for row in wanted
-        ]  # fmt: skip
-        won = {row["uid"] for row in await connection.fetch(QUERIES.insert, *columns(values, 18))}
-        return {(row["environment"], row["saga"], row["id"]) for row in wanted if row["uid"] in won}
-
-    async def _known(self, connection: Connection, starts: Sequence[Start]) -> dict[Named, Any]:
-        names = [(start.environment, start.saga, start.id) for start in starts]
-        found = await connection.fetch(QUERIES.standing_ids, *columns(names, 3))
-        return {(row["environment"], row["saga"], row["id"]): row for row in found}
 
     async def _record(self, connection: Connection, turns: Sequence[Turn], answers: Sequence[Answer], group: _Group) -> None:
         """The reports, as the ledger records them: same fence, same rows, same arming."""
@@ -365,7 +316,7 @@ def _key(step: Step, flag: FlagName) -> int:
 def _nothing(turn: Turn) -> Answer:
     """What is answered where there is nothing that the turn concerns."""
     return Answer(
-        started=[_no_version(start) for start in turn.starts],
+        started=[no_version(start) for start in turn.starts],
         reported=["lost" for _ in turn.reports],
         heard=[Heard(changed=False, state="", paused=False) for _ in turn.words],
     )
@@ -392,31 +343,6 @@ def _spoke(turns: Sequence[Turn], group: _Group, new: dict[UUID, dict[str, Any]]
     return spoke
 
 
-def _row(start: Start, flag: str, *, is_off: bool, uid: UUID) -> dict[str, Any]:
-    """The row of a new instance, as `lock` would read it."""
-    return {
-        "uid": uid, "environment": start.environment, "saga": start.saga, "id": start.id, "version": start.version,
-        "flag": flag, "variant": start.variant, "is_off": is_off, "revision_generation": start.revision[0],
-        "revision": start.revision[1], "subject": start.subject, "attributes": start.attributes,
-        "attributes_json": start.attributes_json, "input": rows.value(start.input_json), "input_json": start.input_json,
-        "input_hash": start.input_hash, "run_by": start.run_by, "lease_seconds": start.lease_seconds,
-        "traceparent": start.traceparent, "started_by": start.started_by, "state": "running", "paused": False,
-        "turned_back": False, "laid": False, "reason": None, "error": None,
-    }  # fmt: skip
-
-
-def _started(
-    start: Start, name: Named, inserted: set[Named], known: dict[Named, Any], refusals: dict[Named, InstanceStarted]
-) -> InstanceStarted:
-    if name in inserted:
-        return InstanceStarted(outcome="started", state="running")
-    there = known.get(name)
-    if there is not None:
-        same = there["input_hash"] == start.input_hash
-        return InstanceStarted(outcome="exists" if same else "conflict", state=there["state"])
-    return refusals[name]
-
-
 def _tell_states(
     turns: Sequence[Turn], answers: Sequence[Answer], new: dict[UUID, dict[str, Any]], states: dict[UUID, tuple[str, bool]]
 ) -> None:
@@ -429,21 +355,3 @@ def _tell_states(
             else one
             for start, one in zip(turn.starts, answer.started, strict=True)
         ]
-
-
-def _no_version(start: Start) -> InstanceStarted:
-    detail = f"{start.environment!r} has no version {start.version!r} of saga {start.saga!r}"
-    return InstanceStarted(
-        outcome="invalid",
-        error={
-            "code": "unknown_version",
-            "detail": detail,
-            "pointer": "/version",
-            "next_step": "register it: `rescind sagas register FILE`, or start a client with `sagas=[...]`",
-        },
-    )
-
-
-def _no_flag() -> InstanceStarted:
-    detail = "the flag of this saga is not known here: create it first"
-    return InstanceStarted(outcome="invalid", error={"code": "unknown_flag", "detail": detail, "pointer": "/version"})

@@ -12,6 +12,7 @@ from uuid import UUID
 from asyncpg import Record
 
 from runtime.clock import Clock
+from runtime.listening import keep_listening
 from runtime.postgres import Connection, Postgres
 from runtime.queries import Queries
 from runtime.telemetry import counter
@@ -22,10 +23,9 @@ from sagas.instances.turns import Turn
 from sagas.leases import LeaseLost, Leases
 from sagas.ledger.groups import AGAIN
 
-CHANNELS = ("rescind_ready", "rescind_rollback")
+READY, ROLLBACK = "rescind_ready", "rescind_rollback"
 DISPATCH = Queries.load("sagas", "dispatch")
 POLL_SECONDS = 0.5
-LISTEN_AGAIN_SECONDS = 1.0
 PAGE = 256
 
 log = logging.getLogger("rescind.instances")
@@ -122,24 +122,13 @@ class Keeper:
 
     async def _listen(self) -> None:
         """Hear the bells of other processes."""
-        while True:
-            try:
-                connection = await self._pg.dedicated()
-                try:
-                    await self._hear(connection)
-                finally:
-                    connection.terminate()
-            except Exception as error:
-                survived.add(1, {"loop": "listen"})
-                log.warning("not listening: %s: %s", type(error).__name__, error)
-            await self._clock.sleep(LISTEN_AGAIN_SECONDS)
+        bells = {READY: lambda _: self._bells.ring_ready(), ROLLBACK: lambda _: self._bell.set()}
+        await keep_listening(self._pg, self._clock, bells, _not_listening)
 
-    async def _hear(self, connection: Connection) -> None:
-        lost = asyncio.Event()
-        connection.add_termination_listener(lambda _: lost.set())
-        await connection.add_listener(CHANNELS[0], lambda *_: self._bells.ring_ready())
-        await connection.add_listener(CHANNELS[1], lambda *_: self._bell.set())
-        await lost.wait()
+
+def _not_listening(error: Exception) -> None:
+    survived.add(1, {"loop": "listen"})
+    log.warning("not listening: %s: %s", type(error).__name__, error)
 
 
 def _of(rows: Sequence[Record], number: int) -> list[Record]:

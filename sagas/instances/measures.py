@@ -6,12 +6,12 @@ count stops at `COUNTED_MAX` rows: an alarm needs no more.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 
 from asyncpg import Record
 
+from runtime.background import Background
 from runtime.clock import Clock
 from runtime.postgres import Postgres
 from runtime.queries import Queries
@@ -33,27 +33,21 @@ compensation_age = Gauge("rescind.compensations.queue_age", "s")
 Values = Mapping[tuple[tuple[str, str], ...], float]
 
 
-class Measures:
+class Measures(Background):
     """One per process, beside its coordinator."""
 
     def __init__(self, pg: Postgres, clock: Clock, leases: Leases) -> None:
         self._pg = pg
         self._clock = clock
         self._leases = leases
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begin to measure."""
-        self._task = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
         """Measure no more, and show nothing."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await super().stop()
         show({}, {}, {}, {})
 
-    async def _watch(self) -> None:
+    async def run(self) -> None:
+        """Measure until cancelled."""
         while True:
             try:
                 await self.measure()

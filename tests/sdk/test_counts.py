@@ -273,7 +273,6 @@ def test_a_key_that_has_left_is_read_once_more() -> None:
     assert tallies.drain() == {}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
 def test_a_child_counts_from_zero_and_the_parent_keeps_its_own(client: Client) -> None:
     for _ in range(3):
         client.boolean("on", False)
