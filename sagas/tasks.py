@@ -27,7 +27,6 @@ from rescind.wire import (
 
 from runtime.clock import Clock, Entropy
 from runtime.postgres import Connection, Postgres
-from runtime.problem import Problem, suggest
 from runtime.queries import Queries
 from runtime.right import Right
 from runtime.tokens import Principal
@@ -143,17 +142,7 @@ class TaskService:
     async def require_registered(self, environment: str, saga: str) -> None:
         """Raise `Problem` 404 where there is no such saga."""
         async with self._pg.connection() as connection:
-            if await definitions.versions(connection, environment, saga):
-                return
-            names = await definitions.names(connection, environment)
-        raise Problem(
-            404,
-            "unknown_saga",
-            "No such saga",
-            f"{environment!r} has no saga {saga[:255]!r}.",
-            suggestion=suggest(saga, names),
-            next_step="register its definition (`rescind sagas register FILE`), or start a client with `sagas=[...]`",
-        )
+            await definitions.require(connection, environment, saga)
 
     async def take(self, environment: str, request: TaskClaim) -> list[Task]:
         """Begin up to `limit` compensations for the worker, without waiting."""

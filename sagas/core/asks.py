@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
-from rescind.wire import EffectRequest, Fault, Revision
+from rescind.wire import EffectRequest, Fault
 
-from sagas.core import keys
+from sagas.core import bounds, keys
 from sagas.core.faults import read
 
 PAYLOAD_BYTES_MAX = 65_536
 ATTRIBUTES_BYTES_MAX = 16_384
-TEXT_BYTES_MAX = 512
-"""Of every name: as UTF-8, for that is what the limits of an index entry count."""
 
 
 class Ask(Struct, frozen=True, kw_only=True, gc=False):
@@ -54,8 +51,9 @@ def parse(environment: str, instance: str, document: object) -> tuple[Ask | None
         return None, read(EffectRequest, document)[1]
     payload = keys.canonical(asked.payload)
     attributes = msgspec.json.encode(asked.attributes)
-    faults = [*_texts(asked), *_sizes(attributes, payload)]
-    revision, token = _revision(asked.revision, faults), _token(asked.token, faults)
+    parts = [("/payload", payload, PAYLOAD_BYTES_MAX), ("/attributes", attributes, ATTRIBUTES_BYTES_MAX)]
+    faults = [*bounds.texts(_names(asked)), *bounds.sizes(parts)]
+    revision, token = bounds.revision(asked.revision, faults), _token(asked.token, faults)
     if faults:
         return None, faults
     return ask_of(environment, instance, asked, attributes, payload, revision, token), []
@@ -96,40 +94,19 @@ def ask_of(
     )
 
 
-def _texts(asked: EffectRequest) -> Iterable[Fault]:
-    texts = [
+def _names(asked: EffectRequest) -> list[tuple[str, str | None]]:
+    saga = asked.saga
+    of_saga = [] if saga is None else [("/saga/name", saga.name), ("/saga/version", saga.version), ("/saga/id", saga.id)]
+    return [
         ("/subject", asked.subject),
         ("/step", asked.step),
         ("/kind_version", asked.kind_version),
         ("/variant", asked.variant),
+        *of_saga,
+        ("/key", asked.key),
+        ("/kind", asked.kind),
+        ("/flag", asked.flag),
     ]
-    if asked.saga is not None:
-        texts += [("/saga/name", asked.saga.name), ("/saga/version", asked.saga.version), ("/saga/id", asked.saga.id)]
-    texts += [("/key", asked.key), ("/kind", asked.kind), ("/flag", asked.flag)]
-    for pointer, text in texts:
-        if text is not None and len(text.encode("utf-8", "surrogatepass")) > TEXT_BYTES_MAX:
-            yield Fault(pointer=pointer, detail=f"is longer than {TEXT_BYTES_MAX} bytes of UTF-8", code="too_long")
-        if text is not None and "\0" in text:
-            yield Fault(pointer=pointer, detail="holds a NUL character", code="nul")
-
-
-def _sizes(attributes: bytes, payload: bytes) -> Iterable[Fault]:
-    for pointer, text, limit in (("/payload", payload, PAYLOAD_BYTES_MAX), ("/attributes", attributes, ATTRIBUTES_BYTES_MAX)):
-        if len(text) > limit:
-            yield Fault(pointer=pointer, detail=f"is larger than {limit} bytes of JSON", code="too_large")
-        if keys.holds_nul(text):
-            yield Fault(pointer=pointer, detail="holds a NUL character", code="nul")
-
-
-def _revision(value: Revision | str | int, faults: list[Fault]) -> tuple[int, int]:
-    try:
-        revision = Revision.of(value)
-    except ValueError as error:
-        faults.append(Fault(pointer="/revision", detail=str(error), code="invalid"))
-        return 0, 0
-    if not (0 <= revision.generation < 2**63 and 0 <= revision.n < 2**63):
-        faults.append(Fault(pointer="/revision", detail="is out of range", code="range"))
-    return revision.generation, revision.n
 
 
 def _token(text: str | None, faults: list[Fault]) -> UUID | None:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 from rescind.wire import Fault
 
+from runtime.problem import Problem, suggest
 from runtime.queries import Queries
 from sagas import connections
 from sagas.connections import SmtpConnection, StripeConnection, WebhookConnection
@@ -130,6 +131,20 @@ async def versions(connection: asyncpg.Connection, environment: str, name: str, 
     """The versions of one name, oldest first."""
     rows = await connection.fetch(QUERIES.versions, environment, name, is_kind, SUGGESTIONS_MAX)
     return [row["version"] for row in rows]
+
+
+async def require(connection: asyncpg.Connection, environment: str, saga: str) -> None:
+    """Raise `Problem` 404, with the nearest name, where no version of the saga is registered."""
+    if await versions(connection, environment, saga):
+        return
+    raise Problem(
+        404,
+        "unknown_saga",
+        "No such saga",
+        f"{environment!r} has no saga {saga[:255]!r}.",
+        suggestion=suggest(saga, await names(connection, environment)),
+        next_step="register its definition (`rescind sagas register FILE`), or start a client with `sagas=[...]`",
+    )
 
 
 def _stored(row: Any) -> Stored:

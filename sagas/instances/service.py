@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from rescind.wire import (
 )
 
 from runtime.clock import Clock
-from runtime.postgres import Connection, Postgres
+from runtime.postgres import Postgres
 from runtime.problem import Problem, suggest
 from runtime.right import Right
 from runtime.tokens import Principal
@@ -247,22 +247,8 @@ class Instances:
         async with self._pg.connection() as connection:
             found = {version: await self._engine.plans.get(connection, (environment, saga, version)) for version in versions}
             if versions and not any(found.values()):
-                await _require_registered(connection, environment, saga)
+                await definitions.require(connection, environment, saga)
         return {version: planned for version, planned in found.items() if planned is not None}
-
-
-async def _require_registered(connection: Connection, environment: str, saga: str) -> None:
-    if await definitions.versions(connection, environment, saga):
-        return
-    names: Sequence[str] = await definitions.names(connection, environment)
-    raise Problem(
-        404,
-        "unknown_saga",
-        "No such saga",
-        f"{environment!r} has no saga {saga[:255]!r}.",
-        suggestion=suggest(saga, names),
-        next_step="register its definition (`rescind sagas register FILE`), or start a client with `sagas=[...]`",
-    )
 
 
 def state_of(row: Record) -> InstanceState:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from rescind.wire import Fault, InstanceStart, InstanceStarted, Revision
+from rescind.wire import Fault, InstanceStart, InstanceStarted
 
-from sagas.core import keys
-from sagas.core.asks import ATTRIBUTES_BYTES_MAX, TEXT_BYTES_MAX
+from sagas.core import bounds, keys
+from sagas.core.asks import ATTRIBUTES_BYTES_MAX
 from sagas.core.faults import read
 from sagas.instances.giving import wanted
 from sagas.instances.plans import Planned
@@ -24,8 +24,11 @@ def parse(environment: str, saga: str, document: object, started_by: str) -> tup
     except msgspec.ValidationError:
         return None, read(InstanceStart, document)[1]
     values, attributes = keys.canonical(asked.input), msgspec.json.encode(asked.attributes)
-    faults = [*_texts(asked), *_sizes(values, attributes)]
-    revision = _revision(asked.revision, faults)
+    parts = [("/input", values, INPUT_BYTES_MAX), ("/attributes", attributes, ATTRIBUTES_BYTES_MAX)]
+    faults = [*bounds.texts(_names(asked)), *bounds.sizes(parts)]
+    if not asked.id:
+        faults.append(Fault(pointer="/id", detail="is empty", code="missing"))
+    revision = bounds.revision(asked.revision, faults) if asked.revision else (0, 0)
     if faults:
         return None, faults
     return Start(
@@ -71,44 +74,12 @@ def invalid(faults: list[Fault]) -> InstanceStarted:
     )
 
 
-def _texts(asked: InstanceStart) -> list[Fault]:
-    texts = {
-        "/id": asked.id,
-        "/version": asked.version,
-        "/variant": asked.variant,
-        "/subject": asked.subject,
-        "/run_by": asked.run_by,
-        "/traceparent": asked.traceparent,
-    }
-    faults = []
-    for pointer, text in texts.items():
-        if text is not None and len(text.encode("utf-8", "surrogatepass")) > TEXT_BYTES_MAX:
-            faults.append(Fault(pointer=pointer, detail=f"is longer than {TEXT_BYTES_MAX} bytes of UTF-8", code="too_long"))
-        if text is not None and "\0" in text:
-            faults.append(Fault(pointer=pointer, detail="holds a NUL character", code="nul"))
-    if not asked.id:
-        faults.append(Fault(pointer="/id", detail="is empty", code="missing"))
-    return faults
-
-
-def _sizes(values: bytes, attributes: bytes) -> list[Fault]:
-    faults = []
-    for pointer, text, limit in (("/input", values, INPUT_BYTES_MAX), ("/attributes", attributes, ATTRIBUTES_BYTES_MAX)):
-        if len(text) > limit:
-            faults.append(Fault(pointer=pointer, detail=f"is larger than {limit} bytes of JSON", code="too_large"))
-        if keys.holds_nul(text):
-            faults.append(Fault(pointer=pointer, detail="holds a NUL character", code="nul"))
-    return faults
-
-
-def _revision(text: str, faults: list[Fault]) -> tuple[int, int]:
-    if not text:
-        return 0, 0
-    try:
-        revision = Revision.parse(text)
-    except ValueError as error:
-        faults.append(Fault(pointer="/revision", detail=str(error), code="invalid"))
-        return 0, 0
-    if not (0 <= revision.generation < 2**63 and 0 <= revision.n < 2**63):
-        faults.append(Fault(pointer="/revision", detail="is out of range", code="range"))
-    return revision.generation, revision.n
+def _names(asked: InstanceStart) -> list[tuple[str, str | None]]:
+    return [
+        ("/id", asked.id),
+        ("/version", asked.version),
+        ("/variant", asked.variant),
+        ("/subject", asked.subject),
+        ("/run_by", asked.run_by),
+        ("/traceparent", asked.traceparent),
+    ]
