@@ -6,6 +6,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -46,9 +47,12 @@ FLAGS = {
 
 
 class Hand(Clock):
-    """A clock that is moved by hand."""
+    """Clocks that are moved by hand: the monotonic one from 0, the wall clock from 1970."""
 
     at = 0.0
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.at, UTC)
 
     def monotonic(self) -> float:
         return self.at
