@@ -21,7 +21,7 @@ async def run_one(client: rescind.AsyncClient, name: str, chance: random.Random)
     saga = SAGAS[chance.choice(sorted(SAGAS))]
     values = {"order_id": name, "amount_cents": chance.randrange(100, 10_000)}
     try:
-        await client.run(saga, id=name, input=values, subject=f"customer of {name}", lease_seconds=LEASE_SECONDS)
+        await client.run(saga, id=name, input=values, subject=None, lease_seconds=LEASE_SECONDS)
     except (rescind.SagaError, rescind.Unreachable, rescind.ApiError) as error:
         sys.stderr.write(f"{name}: {type(error).__name__}: {error}\n")
 

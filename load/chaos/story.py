@@ -110,7 +110,9 @@ async def _call(client: rescind.AsyncClient, number: int, seed: int) -> None:
         name, saga = f"s{number}-{count}", SAGAS[chance.choice(sorted(SAGAS))]
         values = {"order_id": name, "amount_cents": chance.randrange(100, 10_000)}
         try:
-            handle = await client.start(saga, id=name, input=values, subject=f"customer of {name}")
+            handle = await client.start(
+                saga, id=name, input=values, subject=f"customer of {name}" if chance.random() < 0.5 else None
+            )
             if chance.random() < 0.3:
                 await handle.result(timeout_seconds=2.0)
         except (rescind.SagaError, rescind.Unreachable, rescind.ApiError, TimeoutError):
