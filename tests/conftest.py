@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import uuid
@@ -43,6 +44,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """The whole suite is shared by a few processes; named files run in this one."""
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     return min(os.cpu_count() or 1, WORKERS_MAX) if is_whole else 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> Iterator[None]:
+    """What a file's tests left to the garbage collector is found in that file, and not by chance in a later one."""
+    yield
+    gc.collect()
 
 
 def with_database(url: str, name: str) -> str:

@@ -112,6 +112,7 @@ class Lines:
         self._headers = [("host", parts.netloc.rpartition("@")[2]), *headers.items()]
         self._addresses = Addresses(self._host, self._port)
         self._idle: list[Line] = []
+        self._is_closed = False
         self._open: set[Line] = set()
         self._requests: dict[tuple[str, str, int], h11.Request] = {}
         """What was sent before, checked and written out once: most calls differ in their body alone."""
@@ -149,7 +150,8 @@ class Lines:
         line.close()
 
     def close(self) -> None:
-        """Close what rests."""
+        """Close what rests; a connection whose call is under way, or comes later, is closed after it."""
+        self._is_closed = True
         while self._idle:
             self.release(self._idle.pop())
 
@@ -206,7 +208,7 @@ class Lines:
         except BaseException:
             self.release(line)
             raise
-        if line.is_fresh and len(self._idle) < IDLE_MAX:
+        if line.is_fresh and len(self._idle) < IDLE_MAX and not self._is_closed:
             self._idle.append(line)
         else:
             self.release(line)

@@ -127,6 +127,7 @@ class AsyncApi:
         self._headers = default_headers(token, environment)
         self._opening: asyncio.Task[None] | None = None
         self._is_open = False
+        self._is_closed = False
         self._client: Any = None
         self._httpx: Any = None
         self._lines: Any = None
@@ -205,7 +206,8 @@ class AsyncApi:
             yield source
 
     def close_idle(self) -> None:
-        """Close those connections of our own that rest, without waiting for anything."""
+        """Close those connections of our own that rest, without waiting for anything. Nothing rests from then on."""
+        self._is_closed = True
         if self._lines is not None:
             self._lines.close()
 
@@ -219,7 +221,8 @@ class AsyncApi:
         return [*opening, *(self._lines.tasks() if self._lines is not None else [])]
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. A call that comes later opens one for itself."""
+        self._is_closed = True
         if self._client is not None:
             await self._client.aclose()
         self.close_idle()
@@ -291,11 +294,14 @@ class AsyncApi:
             context = importlib.import_module("httpx").create_ssl_context()
         if lines.is_direct(self.url):
             self._lines = lines.Lines(self.url, self._headers, context)
+            if self._is_closed:
+                self._lines.close()
             return
         self._httpx = httpx = importlib.import_module("httpx")
         with suppress(ImportError):  # what httpx would import at its first request, on the event loop: 40 ms
             importlib.import_module("anyio._backends._asyncio")
-        limits = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=30)
+        kept_max = 0 if self._is_closed else 16
+        limits = httpx.Limits(max_connections=64, max_keepalive_connections=kept_max, keepalive_expiry=30)
         self._client = httpx.AsyncClient(headers=self._headers, verify=context or False, limits=limits)
 
     def _read(self, content: bytes, answer_type: type[T]) -> T:

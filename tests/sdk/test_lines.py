@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from rescind.lines import Lines, is_direct
+from rescind.transport import AsyncApi
 
 from tests.waiting import until
 
@@ -21,13 +22,15 @@ class Peer:
         self._behaviours = list(behaviours)
         self.heads: list[str] = []
         self.connection_count = 0
+        self.url = ""
 
     @asynccontextmanager
     async def lines(self, prefix: str = "") -> AsyncIterator[Lines]:
         """Connections to it."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        lines = Lines(f"http://127.0.0.1:{port}{prefix}", {"authorization": "Bearer t"}, None)
+        self.url = f"http://127.0.0.1:{port}{prefix}"
+        lines = Lines(self.url, {"authorization": "Bearer t"}, None)
         try:
             yield lines
         finally:
@@ -111,6 +114,30 @@ async def test_a_call_that_is_cancelled_leaves_no_half_read_connection_behind() 
             await first
         assert (await lines.post("/second", b"{}"))[2] == b"{}"
     assert peer.connection_count == 2
+
+
+async def test_a_call_under_way_when_the_connections_are_closed_leaves_none_behind() -> None:
+    waiting: list[asyncio.StreamWriter] = []
+    async with Peer(waiting.append, whole).lines() as lines:
+        under_way = asyncio.create_task(lines.post("/", b"{}"))
+        await until(lambda: len(waiting) == 1)
+        lines.close()
+        whole(waiting[0])
+        assert (await under_way)[2] == b"{}"
+        assert lines.files() == []
+        assert (await lines.post("/", b"{}"))[2] == b"{}"
+        assert lines.files() == [], "nor does a call that came late"
+
+
+async def test_a_call_after_the_close_leaves_no_connection_behind() -> None:
+    peer = Peer(whole, whole)
+    async with peer.lines():
+        api = AsyncApi(peer.url, "t")
+        await api.send("GET", "/")
+        assert len(api.files()) == 1
+        await api.close()
+        await api.send("GET", "/")
+        assert api.files() == []
 
 
 def test_a_proxy_of_the_environment_is_left_to_the_full_client(monkeypatch: pytest.MonkeyPatch) -> None:

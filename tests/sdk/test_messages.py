@@ -106,8 +106,10 @@ async def celery_app(site: Site, broker: str, folder: Path, trust: str, pool: st
     quiet = ("--without-mingle", "--without-gossip", "--without-heartbeat")
     command = ("celery", "-A", "tests.sdk.messaging.mails", "worker", "-P", pool, "-c", "1", "-Q", site.environment, *quiet)
     with service(command, site, folder / "log", **more), Celery("shop", broker=broker, backend=broker) as app:
-        app.conf.task_default_queue = site.environment
+        app.conf.update(task_default_queue=site.environment, result_backend_thread_safe=True)
         yield app
+        app.backend.result_consumer.stop()  # Celery leaves its connections to the garbage collector
+        app.backend.client.connection_pool.disconnect()
 
 
 def done(app: Celery, name: str) -> Any:
