@@ -133,10 +133,10 @@ async def test_a_call_after_the_close_leaves_no_connection_behind() -> None:
     peer = Peer(whole, whole)
     async with peer.lines():
         api = AsyncApi(peer.url, "t")
-        await api.send("GET", "/")
+        await api.send("POST", "/", {})
         assert len(api.files()) == 1
         await api.close()
-        await api.send("GET", "/")
+        await api.send("POST", "/", {})
         assert api.files() == []
 
 
