@@ -55,6 +55,7 @@ def learned_of(site: Site, rollback_id: str) -> list[dict[str, Any]]:
 
 async def test_an_instance_that_follows_the_stream_says_push_and_how_long_ago(site: Site) -> None:
     async with rescind.AsyncClient(**{**site.options, "service_version": "1.4"}) as client:
+        await row_of(site, client.status().instance)  # only who was known before a kill is asked whether it obeys it
         killed = await asyncio.to_thread(site.kill)
         row = await row_of(site, client.status().instance, revision=killed["revision"])
         assert (row["how"], row["service_version"], row["sdk_version"]) == ("push", "1.4", rescind.__version__)
