@@ -7,6 +7,7 @@ lease that was given back is free at once. PostgreSQL's clock alone judges; two 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from asyncpg import Record
@@ -65,6 +66,18 @@ class Leases:
         row = lease and await connection.fetchrow(QUERIES.fence, number, lease.token, self._identity, *limits)
         if row is None:
             raise LeaseLost(number)
+
+    async def fence_all(self, connection: Connection, numbers: Collection[int]) -> set[int]:
+        """The first statement of a write over several ranges: those that are still ours, of which alone may be written.
+        Raises `LeaseLost` when none is."""
+        leases = [self._held[number] for number in sorted(numbers) if number in self._held]
+        stall_ms = max(1, round(self.lease_seconds * 1000))
+        limits = (str(stall_ms), str(stall_ms * WRITE_LEASES))
+        named = ([lease.range for lease in leases], [lease.token for lease in leases])
+        rows = leases and await connection.fetch(QUERIES.fence_all, self._identity, *named, *limits)
+        if not rows:
+            raise LeaseLost(*numbers)
+        return {row["range"] for row in rows}
 
     async def keep(self) -> None:
         """Renew what is held, and take what is free or was seen unchanged for a lease's length. Raises `Unavailable`."""

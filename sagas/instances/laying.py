@@ -1,0 +1,68 @@
+"""Hands the undoing of instances that turned back to a standing rollback, in the flush that turned them (P12, P14).
+
+Dispositions and compensations come into being under the lock of the instance's row, as a report's arming does under its flags'
+locks: whoever drives the rollback finds them whole or not at all. Which standing rollback is free to choose; a server takes that
+of a range it leases itself, so that all it turns back lies in one place and is carried on in whole batches (docs/decisions/0030).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from runtime.clock import Clock, Entropy
+from runtime.postgres import Connection
+from sagas.catalogue import Catalogue, effect_of
+from sagas.enumeration import Enumeration
+from sagas.instances.rows import QUERIES, columns
+from sagas.leases import RANGES
+
+Row = Mapping[str, Any]
+Place = tuple[str, int]
+"""Environment and lease range."""
+Ranges = Callable[[], Sequence[int]]
+"""The ranges that this process leases now."""
+
+
+class Laying:
+    """One per engine."""
+
+    def __init__(self, clock: Clock, entropy: Entropy, ranges: Ranges) -> None:
+        self._enumeration = Enumeration(Catalogue(clock), entropy)
+        self._ranges = ranges
+
+    async def lay(self, connection: Connection, rows: Sequence[Row]) -> bool:
+        """In the caller's transaction, which holds the instances' rows. Returns whether workers have something to undo."""
+        held = sorted(self._ranges())
+        places = [place_of(row, held) for row in rows]
+        standing = await _standing(connection, sorted(set(places)))
+        names = [(row["environment"], row["saga"], row["id"]) for row in rows]
+        found = await connection.fetch(QUERIES.to_undo, *columns(names, 3))
+        effects = [(standing[places[one["number"] - 1]], effect_of(one)) for one in found]
+        written = await self._enumeration.lay(connection, effects)
+        if written.asks_coordinator:
+            await connection.execute(QUERIES.ring_drives, sorted(written.asks_coordinator))
+        return written.asks_workers
+
+
+def place_of(row: Row, held: Sequence[int]) -> Place:
+    """Where an instance is undone: in a range of this process, else by chance of its id."""
+    return row["environment"], held[0] if held else int(row["uid"].int % RANGES)
+
+
+async def _standing(connection: Connection, places: Sequence[Place]) -> dict[Place, UUID]:
+    """The standing rollbacks, made where there is none yet."""
+    found = await _find(connection, places)
+    missing = [place for place in places if place not in found]
+    for environment, number in missing:
+        await connection.execute(QUERIES.raise_standing, environment, number)
+    return found | (await _find(connection, missing) if missing else {})
+
+
+async def _find(connection: Connection, places: Sequence[Place]) -> dict[Place, UUID]:
+    rows = await connection.fetch(QUERIES.standing, *columns(places, 2))
+    settled = [row["id"] for row in rows if row["state"] == "settled"]
+    if settled:
+        await connection.execute(QUERIES.reopen_standing, settled)
+    return {(row["environment"], row["range"]): row["id"] for row in rows}

@@ -1,0 +1,13 @@
+-- Undoing in groups (docs/decisions/0030): what a worker undoes and what a coordinator carries out by itself are each found without
+-- walking over the other, latest completion first.
+
+-- squawk-ignore require-concurrent-index-creation
+CREATE INDEX IF NOT EXISTS compensations_due_worker
+ON sagas.compensations (rollback_id, definition, position DESC, id DESC) WHERE state = 'due' AND action = 'worker';
+-- squawk-ignore require-concurrent-index-creation
+CREATE INDEX IF NOT EXISTS compensations_due_declared
+ON sagas.compensations (rollback_id, position DESC, id DESC) WHERE state = 'due' AND action <> 'worker';
+
+-- An attempt and a disposition are updated once, by how they end: with room on their page no index is written.
+ALTER TABLE sagas.attempts SET (fillfactor = 50);
+ALTER TABLE sagas.dispositions SET (fillfactor = 50);
