@@ -295,6 +295,11 @@ def rows(measured: Measured) -> Iterator[tuple[str, str, str]]:
     back = statistics.median(run.rate for run in undone)
     yield "sagas/s of which two steps are undone, median repeat", f"{back:,.0f}", "the same rate of steps"
     yield "steps and compensations a second: forward only; with undoing", f"{rates_of(rates, 3)}; {back * 5:,.0f}", ""
+    yield "transactions of one that is undone", f"{statistics.median(run.transactions for run in undone):.2f}", "about 1"
+    yield "WAL of one that is undone, bytes", f"{statistics.median(run.wal_bytes for run in undone):,.0f}", ""
+    cpu = [(run.client_cpu, run.server_cpu, run.database_cpu) for run in undone]
+    spent_ = ", ".join(f"{statistics.median(each):,.0f}" for each in zip(*cpu, strict=True))
+    yield "CPU of one that is undone, µs: this process, server, PostgreSQL and Valkey", spent_, ""
     late = [value for run in undone for value in run.taken_ms]
     yield "one that is undone in ms, p50 and p99", f"{percentile(late, 0.5):.1f}, {percentile(late, 0.99):.1f}", ""
     yield "memory of the server's process, MB", f"{measured.memory_mb:.0f}", ""

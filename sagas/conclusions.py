@@ -1,7 +1,7 @@
 """Says of saga instances how their undoing stands, in the transaction that ended a part of it (docs/decisions/0030).
 
-Only where nobody else is at an instance in this moment; what is passed over is said by whoever is at it, or by the next look of the
-coordinator that leases its range.
+Only where nobody else is at an instance in this moment; what is passed over is said by whoever is at it, or by the next look of
+the coordinator that leases its range.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Workers: teams' own handlers claim compensations, report and keep their leases over HTTP (P13, P15, P17).
 
-Any server answers them. A claim begins as a coordinator's does: subject, pace and order are judged in the claiming transaction,
-and the attempt is on record before the worker hears of it; what many workers say and ask at once is one group (`undoing.py`). A
-worker that falls silent loses its lease, and the coordinator decides by the step's guarantee. A claim waits for work by polling;
-`ring` shortens the wait.
+Any server answers them. A claim begins as a coordinator's does: subject, pace and order are judged in the claiming
+transaction, and the attempt is on record before the worker hears of it; what many workers say and ask at once is one group
+(`undoing.py`). A worker that falls silent loses its lease, and the coordinator decides by the step's guarantee. A claim waits
+for work by polling; `ring` shortens the wait.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Undoing by workers in groups: what they report and what they take next, of every rollback, in one transaction (P13, P14, P15).
+"""Undoing by workers in groups: what they report and what they take next, of every rollback in one transaction (P13 to P15).
 
 What queued while the last group was written is the next one, as the ledger admits and the engine turns (docs/decisions/0030). A
 group records outcomes, each by its attempt's own token; says of instances that they are undone; and begins what came free, for
@@ -39,7 +39,7 @@ Place = tuple[str, str]
 
 
 class Turn(Struct, frozen=True, kw_only=True, eq=False):
-    """What one request has to say of undoing. A worker reports of sagas it may work for, else its reports are `lost`."""
+    """What one request has to say of undoing. Reports of sagas that its worker may not work for are `lost`."""
 
     environment: str
     principal: Principal | None

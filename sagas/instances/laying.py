@@ -1,8 +1,8 @@
 """Hands the undoing of instances that turned back to a standing rollback, in the flush that turned them (P12, P14).
 
-Dispositions and compensations come into being under the lock of the instance's row, as a report's arming does under its flags'
-locks: whoever drives the rollback finds them whole or not at all. Which standing rollback is free to choose; a server takes that
-of a range it leases itself, so that all it turns back lies in one place and is carried on in whole batches (docs/decisions/0030).
+Dispositions and compensations come into being under the lock of the instance's row, as a report arms under its flags' locks:
+whoever drives the rollback finds them whole or not at all. Which standing rollback is free to choose; a server takes that of a
+range it leases itself: all it turns back lies in one place, and is carried on in whole batches (docs/decisions/0030).
 """
 
 from __future__ import annotations
