@@ -37,6 +37,9 @@ from sagas.undoing import Answer, Turn, Undoing, uuid_of
 QUERIES = Queries.load("sagas", "tasks")
 POLL_SECONDS = 0.25
 REPORTS_MAX = 1_000
+GREET_SECONDS = 10.0
+"""Far less than after what silence nobody is taken to serve a step (`NO_WORKER_SECONDS`)."""
+GREETED_MAX = 4_096
 
 
 class TaskService:
@@ -56,6 +59,7 @@ class TaskService:
         self._on_news = on_news
         self._undoing = Undoing(pg, clock, entropy, breakers or Breakers(clock, "undo"), on_news=self._news)
         self._bell = asyncio.Event()
+        self._greeted: dict[tuple[str, ...], float] = {}
 
     async def start(self) -> None:
         """Begin to write."""
@@ -136,6 +140,17 @@ class TaskService:
             ids, tokens = [identity for identity, _ in held], [token for _, token in held]
             rows = await connection.fetch(QUERIES.keep, environment, ids, tokens, beat.lease_seconds)
         return [str(row["id"]) for row in rows]
+
+    async def lives(self, environment: str, request: TaskClaim) -> None:
+        """A worker whose reports bring it the next tasks claims nothing by itself for as long as there are some: note now and
+        then that it lives."""
+        now, place = self._clock.monotonic(), (environment, request.worker, request.saga, *request.versions, "", *request.steps)
+        if now - self._greeted.get(place, -GREET_SECONDS) < GREET_SECONDS:
+            return
+        if len(self._greeted) >= GREETED_MAX:
+            self._greeted.clear()
+        self._greeted[place] = now
+        await self.greet(environment, request)
 
     async def greet(self, environment: str, request: TaskClaim) -> None:
         """Note that the worker lives, and have what waited for one tried again."""

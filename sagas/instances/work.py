@@ -131,6 +131,7 @@ class Work:
         claim = request.claim
         if claim is not None:
             principal.require(f"work:{claim.saga}", environment)
+            await self._undoing.lives(environment, claim)
         told = request.reports[:REPORTS_MAX]
         acts = [report for report in told if report.verb == "act"]
         undone = [report for report in told if report.verb != "act"]

@@ -106,8 +106,9 @@ WHERE s.compensation_id = excluded.compensation_id
 RETURNING s.compensation_id
 
 -- name: lock_due
+-- Here and below by id alone: asked in so many words for what is due, a plan made while little was would go over all of it.
 SELECT c.id FROM sagas.compensations AS c
-WHERE c.id = ANY($1::uuid []) AND c.state = 'due' ORDER BY c.id FOR UPDATE SKIP LOCKED
+WHERE c.id = ANY($1::uuid []) AND c.state NOT IN ('running', 'waiting', 'final') ORDER BY c.id FOR UPDATE SKIP LOCKED
 
 -- name: begin
 -- Durable before anything is sent: an attempt that is not heard of again may have acted.
@@ -118,7 +119,7 @@ WITH begun AS (
         first_sent_at = coalesce(c.first_sent_at, clock_timestamp())
     FROM unnest($1::uuid [], $2::uuid [], $3::double precision [], $4::boolean [], $5::text [])
         AS n (id, token, lease_seconds, relaxed, actor)
-    WHERE c.id = n.id AND c.state = 'due'
+    WHERE c.id = n.id AND c.state NOT IN ('running', 'waiting', 'final')
     RETURNING c.*, n.relaxed, n.actor
 ), noted AS (
     INSERT INTO sagas.attempts (compensation_id, attempt, verb, actor, relaxed)
@@ -144,7 +145,8 @@ SELECT r.id, r.reason, r.incident FROM sagas.rollbacks AS r WHERE r.id = ANY($1:
 
 -- name: expire
 -- Past the provider's window: repeating it could act twice. A person decides.
-UPDATE sagas.compensations SET state = 'waiting', reason = $2 WHERE id = ANY($1::uuid []) AND state = 'due' RETURNING id
+UPDATE sagas.compensations SET state = 'waiting', reason = $2
+WHERE id = ANY($1::uuid []) AND state NOT IN ('running', 'waiting', 'final') RETURNING id
 
 -- name: interrupted
 -- Attempts that can act no longer and of which nothing was heard.

@@ -52,7 +52,8 @@ WHERE c.action = 'worker'
 -- name: keep
 UPDATE sagas.compensations AS c SET lease_until = clock_timestamp() + $4::double precision * interval '1 second'
 FROM unnest($2::uuid [], $3::uuid []) AS n (id, token)
-WHERE c.environment = $1 AND c.id = n.id AND c.token = n.token AND c.state = 'running' AND c.lease_until > clock_timestamp()
+WHERE c.environment = $1 AND c.id = n.id AND c.token = n.token AND c.state NOT IN ('due', 'waiting', 'final')
+    AND c.lease_until > clock_timestamp()
 RETURNING c.id
 
 -- name: note_late
