@@ -4,8 +4,8 @@
 
 The effects are steps that are done, each of a saga instance and a customer of its own. `worker`: handlers that do nothing, in
 this process, which take up to 256 at a time and report all of them with the next claim. `webhook`: the server's own executor,
-which posts to a server in this process. Printed: compensations a second from the kill's request to the last that was answered, the
-moment of the first, and of *settled*. Mark: issue 5.
+which posts to a server in this process. Printed: compensations a second from the kill's request to the last answer, when the
+first was and when it was *settled*. Mark: issue 5.
 """
 
 from __future__ import annotations
@@ -96,11 +96,11 @@ async def partner(arrived: list[float]) -> Any:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-def lay_down(api: Api, url: str) -> None:
-    """The definition of both kinds of steps, and the way to the partner."""
+def lay_down(api: Api, url: str, pace: dict[str, float] | None = None) -> None:
+    """The definition of both kinds of steps, at this pace, and the way to the partner."""
     connection = {"type": "webhook", "url": url}
     api.request("PUT", api.within("/connections/partner"), json={"connection": connection, "reason": "load"})
-    document = {"flag": FLAG, "steps": list(STEPS.values())}
+    document = {"flag": FLAG, "steps": [{**step, "pace": pace or {}} for step in STEPS.values()]}
     api.request("PUT", api.within(f"/sagas/{SAGA}/versions/1"), json={"document": document, "reason": "load"})
 
 
