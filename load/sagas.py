@@ -3,6 +3,7 @@
     ./run python load/sagas.py [--seconds 8] [--flight 64] [--repeats 3]
     ./run --group peers python load/sagas.py --peers        # beside DBOS and Restate, in one run
     ./run python load/sagas.py --open 10000,1000000         # the rate beside so many that wait for a timer; minutes
+    ./run python load/sagas.py --search                     # with the three indexes of searching and without them, by turns
 
 The server is a `rescind dev` in a process of its own. The worker here speaks the plain messages of sdk/rescind/wire.py: steps
 do nothing, reports and starts that come together go together, and each brings the next steps in its answer. Prints sagas per
@@ -66,6 +67,7 @@ EARLIER = {"DBOS": ("100, measured earlier", "60", "13.9", "16"), "Restate": ("2
 WARMING_SECONDS = 2.0
 ALONE = 200
 OPENED_AT_ONCE = 20_000
+MAKE_SEARCH = ("make_search_versions", "make_search_subject", "make_search_attributes")
 FAILS = "fails-"
 """Begins the name of one whose last step fails."""
 
@@ -275,6 +277,26 @@ async def crowded(site: Site, arguments: argparse.Namespace) -> list[tuple[int, 
     return found
 
 
+async def searchable(site: Site, arguments: argparse.Namespace) -> list[tuple[str, float, float, float]]:
+    """By turns with the indexes of searching and without: which, sagas a second, bytes of WAL and PostgreSQL's CPU of one."""
+    found, names = [], itertools.count()
+    pg = await connect(site.database_url, application_name="load")
+    with tempfile.TemporaryDirectory() as folder:
+        async with rescind.AsyncClient(
+            url=site.url, token=site.token, environment=ENVIRONMENT, service="load", state_dir=Path(folder)
+        ) as client:
+            async with Shop(client, arguments.flight) as shop:
+                await repeat(site, shop, WARMING_SECONDS, arguments.flight, names, pg)
+                for has_indexes in (True, False) * arguments.repeats:
+                    await pg.execute(QUERIES["drop_search"])
+                    for name in MAKE_SEARCH if has_indexes else ():
+                        await pg.execute(QUERIES[name])
+                    run = await repeat(site, shop, arguments.seconds, arguments.flight, names, pg)
+                    found.append(("with" if has_indexes else "without", run.rate, run.wal_bytes, run.database_cpu))
+    await pg.close()
+    return found
+
+
 def rows(measured: Measured) -> Iterator[tuple[str, str, str]]:
     """What is measured, what came out here, and the mark."""
     runs, alone, undone = measured.happy, measured.alone, measured.undone
@@ -351,6 +373,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--open", default="", metavar="NUMBERS")
+    parser.add_argument("--search", action="store_true")
     arguments = parser.parse_args()
     with system() as site:
         site.api.request("PUT", site.api.within("/sagas/order/versions/1"), json={"document": SAGA, "reason": "load"})
@@ -358,6 +381,12 @@ def main() -> int:
             table = Table("open instances", "sagas/s beside them", "memory of the server, MB", title="marks: 20 % and 200 MB")
             for held, rate, memory in uvloop.run(crowded(site, arguments)):
                 table.add_row(f"{held:,}", f"{rate:,.0f}", f"{memory:.0f}")
+            Console().print(table)
+            return 0
+        if arguments.search:
+            table = Table("indexes of searching", "sagas/s", "WAL a saga, bytes", "CPU of PostgreSQL and Valkey, µs a saga")
+            for which, rate, wal_bytes, cpu in uvloop.run(searchable(site, arguments)):
+                table.add_row(which, f"{rate:,.0f}", f"{wal_bytes:,.0f}", f"{cpu:.0f}")
             Console().print(table)
             return 0
         measured = uvloop.run(measure(site, arguments))

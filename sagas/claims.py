@@ -30,6 +30,9 @@ from sagas.executors.registry import GUARD_PARTS
 QUERIES = Queries.load("sagas", "dispatch")
 COORDINATOR = Queries.load("sagas", "coordinator")
 WINDOW = 256
+WINDOW_MIN = 32
+LOOKED_FOR_ONE = 4
+"""So many are looked at for each that may begin, within those bounds: a few that came free do not weigh hundreds."""
 WORKER_WINDOW_MAX = 1_024
 """What is looked at for many hands at once, twice what they take: a part of it waits for its order or its subject."""
 SHARE_MIN = 16
@@ -165,8 +168,9 @@ class Claims:
         if await connection.fetchval(COORDINATOR.running, rollback_id) is None:
             return None
         at, identity = after or (None, None)
-        rows = await connection.fetch(QUERIES.candidates, rollback_id, at, identity, WINDOW)
-        cursor = (rows[-1]["position"], rows[-1]["id"]) if len(rows) == WINDOW else None
+        window = min(WINDOW, max(WINDOW_MIN, LOOKED_FOR_ONE * limit))
+        rows = await connection.fetch(QUERIES.candidates, rollback_id, at, identity, window)
+        cursor = (rows[-1]["position"], rows[-1]["id"]) if len(rows) == window else None
         able = await self._able(connection, [row for row in rows if row["due_in_seconds"] <= 0])
         holds = await self._holds(connection, able)
         choice = await self._choose(connection, able, limit, relax, holds)

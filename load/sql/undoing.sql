@@ -24,7 +24,3 @@ SELECT count(*)::integer AS number FROM sagas.dispositions AS d WHERE d.rollback
 -- name: holder
 SELECT l.holder, count(*)::integer AS number FROM sagas.leases AS l
 WHERE l.expires_at > clock_timestamp() GROUP BY l.holder ORDER BY 2 DESC LIMIT 1
-
--- name: drop_search
--- What the search indexes cost is seen by leaving them out.
-DROP INDEX sagas.instances_of_versions, sagas.instances_by_subject, sagas.instances_by_attributes
