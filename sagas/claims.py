@@ -34,7 +34,7 @@ WINDOW_MIN = 32
 LOOKED_FOR_ONE = 4
 """So many are looked at for each that may begin, within those bounds: a few that came free do not weigh hundreds."""
 WORKER_WINDOW_MAX = 1_024
-"""What is looked at for many hands at once, twice what they take: a part of it waits for its order or its subject."""
+"""What is looked at for many hands at once, a quarter more than they take: a part of it waits for its order or its subject."""
 SHARE_MIN = 16
 """A few tasks go to one hand: many hands with one task each would be many answers."""
 PACE_STEP_SECONDS = BURST_SECONDS / 2
@@ -193,7 +193,7 @@ class Claims:
         """Begin what workers that serve the same may take out of these rollbacks. The caller holds each rollback's lock of
         work, shared: what is paused, held or over is found so, and left."""
         limit = sum(hand.limit for hand in hands)
-        window = min(WORKER_WINDOW_MAX, max(WINDOW, 2 * limit))
+        window = min(WORKER_WINDOW_MAX, max(WINDOW, limit + limit // 4))
         rows = await connection.fetch(
             QUERIES.worker_candidates, rollbacks, window, worker.saga, list(worker.versions), list(worker.steps)
         )
@@ -374,8 +374,12 @@ def _pause_seconds(able: dict[UUID, tuple[Record, Rules]], holds: dict[tuple[str
 def limits_of(able: dict[UUID, tuple[Record, Rules]]) -> dict[Place, Limits]:
     """The limits of each place among these; where versions differ, the tighter ones."""
     limits: dict[Place, Limits] = {}
+    seen: set[tuple[Place, int]] = set()
     for row, rules in able.values():
         place = (row["kind"], row["connection"])
+        if (place, id(rules)) in seen:
+            continue
+        seen.add((place, id(rules)))
         known = limits.get(place, UNLIMITED)
         own = Limits(per_second=rules.pace.per_second, concurrency_max=rules.pace.concurrency_max)
         limits[place] = tighter(known, own)

@@ -32,6 +32,8 @@ from sagas.outcomes import STALL_MS, WRITE_MS, Ended, ended, record, told
 QUERIES = Queries.load("sagas", "tasks")
 WRITERS = 1
 TURNS_MAX = 128
+LIMITS = f"SET LOCAL idle_in_transaction_session_timeout = {STALL_MS}; SET LOCAL transaction_timeout = {WRITE_MS}"
+"""A writer that stalls inside its transaction is cut off, and holds up nobody for longer."""
 Key = tuple[UUID, UUID]
 """A compensation and an attempt's token."""
 Place = tuple[str, str]
@@ -93,7 +95,6 @@ class Undoing:
     async def _open(self) -> Connection:
         connection = await self._pg.dedicated()
         await store.prefer_indexes(connection)
-        await connection.execute(QUERIES.limit_stalls, STALL_MS, WRITE_MS)
         return connection
 
     async def _flush(self, connection: Connection, turns: Sequence[Turn]) -> list[Answer]:
@@ -101,7 +102,7 @@ class Undoing:
         ends: list[Ended] = []
         freed: set[Place] = set()
         has_ended = is_more = False
-        async with transaction_on(connection):
+        async with transaction_on(connection, LIMITS):
             if any(turn.reports for turn in turns):
                 ends, freed, has_ended = await self._record(connection, turns, answers)
             for worker, indices in hands.items():

@@ -20,10 +20,6 @@ WHERE d.compensation_id = ANY($1::uuid []) AND d.state = 'waiting'
 UPDATE sagas.rollbacks SET version = version + 1, state = CASE WHEN state = 'waiting' THEN 'compensating' ELSE state END
 WHERE id = ANY($1::uuid [])
 
--- name: limit_stalls
--- For a session: a writer that stalls inside its transaction is cut off, and holds up nobody for longer.
-SELECT set_config('idle_in_transaction_session_timeout', $1::text, false), set_config('transaction_timeout', $2::text, false)
-
 -- name: running_rollbacks
 -- Those with something due that this worker serves. Not locked: who claims looks again.
 SELECT r.id FROM sagas.rollbacks AS r
