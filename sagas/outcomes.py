@@ -300,15 +300,18 @@ class Writer:
                 await self._write_held(connection, [news for news in batch if news.shards in held])
         except LeaseLost:
             held = set()
-        late = [news for news in batch if news.shards not in held]
-        ends = [news.ended for news in late if news.ended is not None]
-        won = await self._write_late(ends, [news.rollback.id for news in late]) if ends else set()
-        if late:
-            ranges = sorted({news.shards for news in late})
-            log.warning("the leases of ranges %s were lost: %d of %d outcomes still counted", ranges, len(won), len(late))
+        await self._write_lost([news for news in batch if news.shards not in held])
         await self._breakers.tell(
             self._pg.connection, told([news.ended for news in batch if news.ended is not None and news.shards in held])
         )
+
+    async def _write_lost(self, late: Sequence[News]) -> None:
+        ends = [news.ended for news in late if news.ended is not None]
+        won = await self._write_late(ends, [news.rollback.id for news in late]) if ends else set()
+        for number in sorted({news.shards for news in late}):
+            of_range = [news.ended for news in late if news.shards == number]
+            counted = sum(one is not None and one.id in won for one in of_range)
+            log.warning("the lease of range %d was lost: %d of %d outcomes still counted", number, counted, len(of_range))
 
     async def _write_held(self, connection: Connection, batch: Sequence[News]) -> None:
         ends = [news.ended for news in batch if news.ended is not None]
