@@ -6,7 +6,7 @@ the coordinator that leases its range.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from runtime.postgres import Connection
@@ -22,14 +22,20 @@ async def conclude(connection: Connection, compensations: Iterable[UUID]) -> boo
     sees what the earlier one wrote (READ COMMITTED).
     """
     ids = sorted(set(compensations))
-    locked = [row["uid"] for row in await connection.fetch(QUERIES.lock_undone, ids)] if ids else []
-    rows = await connection.fetch(QUERIES.undone_now, locked) if locked else []
+    return await conclude_held(
+        connection, [row["uid"] for row in await connection.fetch(QUERIES.lock_undone, ids)] if ids else []
+    )
+
+
+async def conclude_held(connection: Connection, uids: Sequence[UUID]) -> bool:
+    """The same of instances whose rows the caller holds."""
+    rows = await connection.fetch(QUERIES.undone_now, list(uids)) if uids else []
     if not rows:
         return False
     finals = [row["is_final"] is not False for row in rows]
-    uids = [row["uid"] for row in rows]
-    await connection.execute(QUERIES.conclude, uids, finals, [row["reason"] for row in rows])
-    ended = [uid for uid, is_final in zip(uids, finals, strict=True) if is_final]
+    told = [row["uid"] for row in rows]
+    await connection.execute(QUERIES.conclude, told, finals, [row["reason"] for row in rows])
+    ended = [uid for uid, is_final in zip(told, finals, strict=True) if is_final]
     if ended:
         await connection.execute(QUERIES.unwatch, ended)
     return True

@@ -35,10 +35,12 @@ class Judged(Struct, frozen=True, kw_only=True):
 
 
 class Written(Struct, frozen=True, kw_only=True):
-    """What came into being: rollbacks whose coordinator has something to do, and whether workers have."""
+    """What came into being: rollbacks whose coordinator has something to do, whether workers have, and which effects have not
+    come to an end, nor to a person, with it."""
 
     asks_coordinator: frozenset[UUID] = frozenset()
     asks_workers: bool = False
+    pending: frozenset[UUID] = frozenset()
 
 
 class _Disposition(Struct, frozen=True, kw_only=True):
@@ -104,7 +106,9 @@ class Dispositions:
         declared = {one.rollback_id for one in created if one.action != "worker"}
         open_ = {row.rollback_id for row in plan.rows if row.judge_in_seconds is not None}
         return Written(
-            asks_coordinator=frozenset(declared | open_), asks_workers=any(one.action == "worker" for one in created)
+            asks_coordinator=frozenset(declared | open_),
+            asks_workers=any(one.action == "worker" for one in created),
+            pending=frozenset(row.effect_id for row in plan.rows if row.state == "pending"),
         )
 
     async def _close(self, connection: Connection, rows: Sequence[_Disposition]) -> None:

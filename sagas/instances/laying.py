@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from msgspec import Struct
+
 from runtime.clock import Clock, Entropy
 from runtime.postgres import Connection
 from sagas.catalogue import Catalogue, effect_of
+from sagas.conclusions import conclude_held
 from sagas.enumeration import Enumeration
 from sagas.instances.rows import QUERIES, columns
 from sagas.leases import RANGES
@@ -25,6 +28,13 @@ Ranges = Callable[[], Sequence[int]]
 """The ranges that this process leases now."""
 
 
+class Laid(Struct, frozen=True, kw_only=True):
+    """Whether workers have something to undo, and whether an instance came to its end, or to a person, at once."""
+
+    asks_workers: bool
+    has_ended: bool
+
+
 class Laying:
     """One per engine."""
 
@@ -32,8 +42,8 @@ class Laying:
         self._enumeration = Enumeration(Catalogue(clock), entropy)
         self._ranges = ranges
 
-    async def lay(self, connection: Connection, rows: Sequence[Row]) -> bool:
-        """In the caller's transaction, which holds the instances' rows. Returns whether workers have something to undo."""
+    async def lay(self, connection: Connection, rows: Sequence[Row]) -> Laid:
+        """In the caller's transaction, which holds the instances' rows and has written that they are being undone."""
         held = sorted(self._ranges())
         places = [place_of(row, held) for row in rows]
         standing = await _standing(connection, sorted(set(places)))
@@ -43,7 +53,9 @@ class Laying:
         written = await self._enumeration.lay(connection, effects)
         if written.asks_coordinator:
             await connection.execute(QUERIES.ring_drives, sorted(written.asks_coordinator))
-        return written.asks_workers
+        open_ = {one["number"] for one in found if one["id"] in written.pending or one["disposition"] == "pending"}
+        at_rest = [row["uid"] for number, row in enumerate(rows, 1) if number not in open_]
+        return Laid(asks_workers=written.asks_workers, has_ended=await conclude_held(connection, at_rest))
 
 
 def place_of(row: Row, held: Sequence[int]) -> Place:

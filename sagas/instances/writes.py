@@ -105,7 +105,8 @@ class Writes:
         if self._changes:
             await connection.execute(QUERIES.change, *columns(self._changes, 8))
         if self._lays:
-            self.laid = await self._laying.lay(connection, self._lays)
+            laid = await self._laying.lay(connection, self._lays)
+            self.laid, self.ended = laid.asks_workers, self.ended or laid.has_ended
             self.rings |= self.laid and not all(any(one.undoes(row) for one in hands) for row in self._lays)
         if self.rings:
             await connection.execute(QUERIES.ring)

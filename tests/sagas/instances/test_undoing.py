@@ -146,6 +146,15 @@ async def test_what_turns_back_is_undone_by_its_own_worker_without_a_coordinator
     assert await world.value("SELECT array_agg(state) FROM sagas.strays") == ["undone"]
 
 
+async def test_what_turns_back_with_nothing_done_has_ended_at_once(world: World) -> None:
+    server = await world.server(coordinates=False)
+    await world.plan()
+    await server.begin("o1", claim=claim())
+    await server.tell(server.tasks[0], "failed", final=True)
+    assert (await server.shown("o1"))["state"] == "undone"
+    assert await world.undone("o1") == [("reserve", "never_happened")]
+
+
 async def test_a_server_lays_what_turns_back_in_a_range_of_its_own(world: World, server: Server) -> None:
     await world.plan()
     await until(lambda: _holds(server))
