@@ -120,6 +120,12 @@ class Shop:
         self._awaited.set()
         return await self._waiting[name]
 
+    async def taken_ms(self, name: str) -> float:
+        """How long one took."""
+        begun = time.perf_counter()
+        await self.run(name)
+        return (time.perf_counter() - begun) * 1000
+
     def _claimed(self) -> TaskClaim:
         return TaskClaim(worker="load", saga="order", versions=["1"], steps=list(STEPS), acts=list(STEPS), limit=256)
 
@@ -227,12 +233,13 @@ class Measured(Struct, frozen=True, kw_only=True):
     happy: list[Run]
     undone: list[Run]
     alone: list[float]
+    alone_undone: list[float]
     memory_mb: float
 
 
 async def measure(site: Site, arguments: argparse.Namespace) -> Measured:
     """All repeats, then one at a time, then those that are undone."""
-    names, alone = itertools.count(), []
+    names = itertools.count()
     pg = await connect(site.database_url, application_name="load")
     with tempfile.TemporaryDirectory() as folder:
         async with rescind.AsyncClient(
@@ -242,13 +249,12 @@ async def measure(site: Site, arguments: argparse.Namespace) -> Measured:
                 again = (arguments.seconds, arguments.flight, names, pg)
                 await repeat(site, shop, WARMING_SECONDS, arguments.flight, names, pg)
                 happy = [await repeat(site, shop, *again) for _ in range(arguments.repeats)]
-                for _ in range(ALONE):
-                    begun = time.perf_counter()
-                    await shop.run(f"o{next(names)}")
-                    alone.append((time.perf_counter() - begun) * 1000)
+                alone = [await shop.taken_ms(f"o{next(names)}") for _ in range(ALONE)]
+                alone_undone = [await shop.taken_ms(f"{FAILS}{next(names)}") for _ in range(ALONE)]
                 undone = [await repeat(site, shop, *again, fails=True) for _ in range(arguments.repeats)]
     await pg.close()
-    return Measured(happy=happy, undone=undone, alone=alone, memory_mb=peers.memory_mb([site.pid]))
+    memory_mb = peers.memory_mb([site.pid])
+    return Measured(happy=happy, undone=undone, alone=alone, alone_undone=alone_undone, memory_mb=memory_mb)
 
 
 async def crowded(site: Site, arguments: argparse.Namespace) -> list[tuple[int, float, float]]:
@@ -324,6 +330,8 @@ def rows(measured: Measured) -> Iterator[tuple[str, str, str]]:
     yield "CPU of one that is undone, µs: this process, server, PostgreSQL and Valkey", spent_, ""
     late = [value for run in undone for value in run.taken_ms]
     yield "one that is undone in ms, p50 and p99", f"{percentile(late, 0.5):.1f}, {percentile(late, 0.99):.1f}", ""
+    one = measured.alone_undone
+    yield "one alone that is undone in ms, p50 and p99", f"{percentile(one, 0.5):.1f}, {percentile(one, 0.99):.1f}", ""
     yield "memory of the server's process, MB", f"{measured.memory_mb:.0f}", ""
 
 
