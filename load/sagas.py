@@ -3,6 +3,7 @@
     ./run python load/sagas.py [--seconds 8] [--flight 64] [--repeats 3]
     ./run --group peers python load/sagas.py --peers        # beside DBOS and Restate, in one run
     ./run python load/sagas.py --open 10000,1000000         # the rate beside so many that wait for a timer; minutes
+    ./run python load/sagas.py --search                     # with the three indexes of searching and without them, by turns
 
 The server is a `rescind dev` in a process of its own. The worker here speaks the plain messages of sdk/rescind/wire.py: steps
 do nothing, reports and starts that come together go together, and each brings the next steps in its answer. Prints sagas per
@@ -66,6 +67,7 @@ EARLIER = {"DBOS": ("100, measured earlier", "60", "13.9", "16"), "Restate": ("2
 WARMING_SECONDS = 2.0
 ALONE = 200
 OPENED_AT_ONCE = 20_000
+MAKE_SEARCH = ("make_search_versions", "make_search_subject", "make_search_attributes")
 FAILS = "fails-"
 """Begins the name of one whose last step fails."""
 
@@ -117,6 +119,12 @@ class Shop:
         self._bell.set()
         self._awaited.set()
         return await self._waiting[name]
+
+    async def taken_ms(self, name: str) -> float:
+        """How long one took."""
+        begun = time.perf_counter()
+        await self.run(name)
+        return (time.perf_counter() - begun) * 1000
 
     def _claimed(self) -> TaskClaim:
         return TaskClaim(worker="load", saga="order", versions=["1"], steps=list(STEPS), acts=list(STEPS), limit=256)
@@ -225,12 +233,13 @@ class Measured(Struct, frozen=True, kw_only=True):
     happy: list[Run]
     undone: list[Run]
     alone: list[float]
+    alone_undone: list[float]
     memory_mb: float
 
 
 async def measure(site: Site, arguments: argparse.Namespace) -> Measured:
     """All repeats, then one at a time, then those that are undone."""
-    names, alone = itertools.count(), []
+    names = itertools.count()
     pg = await connect(site.database_url, application_name="load")
     with tempfile.TemporaryDirectory() as folder:
         async with rescind.AsyncClient(
@@ -240,13 +249,12 @@ async def measure(site: Site, arguments: argparse.Namespace) -> Measured:
                 again = (arguments.seconds, arguments.flight, names, pg)
                 await repeat(site, shop, WARMING_SECONDS, arguments.flight, names, pg)
                 happy = [await repeat(site, shop, *again) for _ in range(arguments.repeats)]
-                for _ in range(ALONE):
-                    begun = time.perf_counter()
-                    await shop.run(f"o{next(names)}")
-                    alone.append((time.perf_counter() - begun) * 1000)
+                alone = [await shop.taken_ms(f"o{next(names)}") for _ in range(ALONE)]
+                alone_undone = [await shop.taken_ms(f"{FAILS}{next(names)}") for _ in range(ALONE)]
                 undone = [await repeat(site, shop, *again, fails=True) for _ in range(arguments.repeats)]
     await pg.close()
-    return Measured(happy=happy, undone=undone, alone=alone, memory_mb=peers.memory_mb([site.pid]))
+    memory_mb = peers.memory_mb([site.pid])
+    return Measured(happy=happy, undone=undone, alone=alone, alone_undone=alone_undone, memory_mb=memory_mb)
 
 
 async def crowded(site: Site, arguments: argparse.Namespace) -> list[tuple[int, float, float]]:
@@ -275,6 +283,26 @@ async def crowded(site: Site, arguments: argparse.Namespace) -> list[tuple[int, 
     return found
 
 
+async def searchable(site: Site, arguments: argparse.Namespace) -> list[tuple[str, float, float, float]]:
+    """By turns with the indexes of searching and without: which, sagas a second, bytes of WAL and PostgreSQL's CPU of one."""
+    found, names = [], itertools.count()
+    pg = await connect(site.database_url, application_name="load")
+    with tempfile.TemporaryDirectory() as folder:
+        async with rescind.AsyncClient(
+            url=site.url, token=site.token, environment=ENVIRONMENT, service="load", state_dir=Path(folder)
+        ) as client:
+            async with Shop(client, arguments.flight) as shop:
+                await repeat(site, shop, WARMING_SECONDS, arguments.flight, names, pg)
+                for has_indexes in (True, False) * arguments.repeats:
+                    await pg.execute(QUERIES["drop_search"])
+                    for name in MAKE_SEARCH if has_indexes else ():
+                        await pg.execute(QUERIES[name])
+                    run = await repeat(site, shop, arguments.seconds, arguments.flight, names, pg)
+                    found.append(("with" if has_indexes else "without", run.rate, run.wal_bytes, run.database_cpu))
+    await pg.close()
+    return found
+
+
 def rows(measured: Measured) -> Iterator[tuple[str, str, str]]:
     """What is measured, what came out here, and the mark."""
     runs, alone, undone = measured.happy, measured.alone, measured.undone
@@ -295,8 +323,15 @@ def rows(measured: Measured) -> Iterator[tuple[str, str, str]]:
     back = statistics.median(run.rate for run in undone)
     yield "sagas/s of which two steps are undone, median repeat", f"{back:,.0f}", "the same rate of steps"
     yield "steps and compensations a second: forward only; with undoing", f"{rates_of(rates, 3)}; {back * 5:,.0f}", ""
+    yield "transactions of one that is undone", f"{statistics.median(run.transactions for run in undone):.2f}", "about 1"
+    yield "WAL of one that is undone, bytes", f"{statistics.median(run.wal_bytes for run in undone):,.0f}", ""
+    cpu = [(run.client_cpu, run.server_cpu, run.database_cpu) for run in undone]
+    spent_ = ", ".join(f"{statistics.median(each):,.0f}" for each in zip(*cpu, strict=True))
+    yield "CPU of one that is undone, µs: this process, server, PostgreSQL and Valkey", spent_, ""
     late = [value for run in undone for value in run.taken_ms]
     yield "one that is undone in ms, p50 and p99", f"{percentile(late, 0.5):.1f}, {percentile(late, 0.99):.1f}", ""
+    one = measured.alone_undone
+    yield "one alone that is undone in ms, p50 and p99", f"{percentile(one, 0.5):.1f}, {percentile(one, 0.99):.1f}", ""
     yield "memory of the server's process, MB", f"{measured.memory_mb:.0f}", ""
 
 
@@ -346,6 +381,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--open", default="", metavar="NUMBERS")
+    parser.add_argument("--search", action="store_true")
     arguments = parser.parse_args()
     with system() as site:
         site.api.request("PUT", site.api.within("/sagas/order/versions/1"), json={"document": SAGA, "reason": "load"})
@@ -353,6 +389,12 @@ def main() -> int:
             table = Table("open instances", "sagas/s beside them", "memory of the server, MB", title="marks: 20 % and 200 MB")
             for held, rate, memory in uvloop.run(crowded(site, arguments)):
                 table.add_row(f"{held:,}", f"{rate:,.0f}", f"{memory:.0f}")
+            Console().print(table)
+            return 0
+        if arguments.search:
+            table = Table("indexes of searching", "sagas/s", "WAL a saga, bytes", "CPU of PostgreSQL and Valkey, µs a saga")
+            for which, rate, wal_bytes, cpu in uvloop.run(searchable(site, arguments)):
+                table.add_row(which, f"{rate:,.0f}", f"{wal_bytes:,.0f}", f"{cpu:.0f}")
             Console().print(table)
             return 0
         measured = uvloop.run(measure(site, arguments))

@@ -85,6 +85,8 @@ class Catalogue:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._cache: dict[Reference, tuple[float, SagaDefinition | KindDefinition | None]] = {}
+        self._rules: dict[Reference, tuple[float, Rules | None]] = {}
+        """With the time at which their definition was read."""
 
     async def rules_of(self, connection: Connection, effect: Effect) -> tuple[Reference, Rules] | None:
         """The rules that undo the effect and where they stand, or null where nothing is defined."""
@@ -105,8 +107,16 @@ class Catalogue:
 
     async def rules(self, connection: Connection, reference: Reference) -> Rules | None:
         """The rules at a reference, or null."""
-        definition = await self._definition(connection, msgspec.structs.replace(reference, step=None))
-        return definition.step(reference.step) if isinstance(definition, SagaDefinition) else definition
+        kept = self._rules.get(reference)
+        if kept is not None and self._clock.monotonic() - kept[0] < FRESH_SECONDS:
+            return kept[1]
+        whole = msgspec.structs.replace(reference, step=None)
+        definition = await self._definition(connection, whole)
+        rules = definition.step(reference.step) if isinstance(definition, SagaDefinition) else definition
+        if len(self._rules) >= CACHE_MAX:
+            self._rules.clear()
+        self._rules[reference] = (self._cache[whole][0], rules)
+        return rules
 
     async def needs_approval(self, connection: Connection, effect: Effect, reference: Reference, rules: Rules) -> bool:
         """Whether a person has to agree before this effect's money is given back. An amount that nobody can read is above any

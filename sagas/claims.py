@@ -6,7 +6,7 @@ and what the paces allow, and writes the attempts down, before anything is sent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -30,6 +30,13 @@ from sagas.executors.registry import GUARD_PARTS
 QUERIES = Queries.load("sagas", "dispatch")
 COORDINATOR = Queries.load("sagas", "coordinator")
 WINDOW = 256
+WINDOW_MIN = 32
+LOOKED_FOR_ONE = 4
+"""So many are looked at for each that may begin, within those bounds: a few that came free do not weigh hundreds."""
+WORKER_WINDOW_MAX = 1_024
+"""What is looked at for many hands at once, a quarter more than they take: a part of it waits for its order or its subject."""
+SHARE_MIN = 16
+"""A few tasks go to one hand: many hands with one task each would be many answers."""
 PACE_STEP_SECONDS = BURST_SECONDS / 2
 MARGIN_SECONDS = 5.0
 """An attempt's lease is the time its executor may take, and this: for the outcome to be written."""
@@ -80,12 +87,33 @@ class Claimed(Struct, frozen=True, kw_only=True):
     next_in_seconds: float | None = None
 
 
-class WorkerFilter(Struct, frozen=True, kw_only=True):
+class WorkerFilter(Struct, frozen=True):
     """What a worker serves."""
 
+    environment: str
     saga: str
-    versions: list[str]
-    steps: list[str]
+    versions: tuple[str, ...]
+    steps: tuple[str, ...]
+
+
+class Hand(Struct, frozen=True, kw_only=True):
+    """One worker that takes up to `limit` attempts, each leased to it for so long."""
+
+    actor: str
+    limit: int
+    lease_seconds: float
+
+
+class Handed(Struct, frozen=True, kw_only=True):
+    """What each hand got, in the order of the hands. `is_more`: with more room more might have begun."""
+
+    attempts: list[list[Attempt]]
+    is_more: bool = False
+
+
+class _Taker(Struct, frozen=True):
+    actor: str
+    lease_seconds: float | None = None
 
 
 def trial_of(row: Record, rules: Rules) -> Trial:
@@ -130,8 +158,6 @@ class Claims:
         actor: str,
         limit: int,
         after: Cursor | None = None,
-        worker: WorkerFilter | None = None,
-        lease_seconds: float | None = None,
         relax: bool = False,
     ) -> Claimed | None:
         """Begin up to `limit` attempts out of the next window. Null when the rollback is not running: paused, held or over.
@@ -142,19 +168,17 @@ class Claims:
         if await connection.fetchval(COORDINATOR.running, rollback_id) is None:
             return None
         at, identity = after or (None, None)
-        if worker is None:
-            rows = await connection.fetch(QUERIES.candidates, rollback_id, at, identity, WINDOW)
-        else:
-            rows = await connection.fetch(
-                QUERIES.worker_candidates, rollback_id, at, identity, WINDOW, worker.saga, worker.versions, worker.steps
-            )
-        cursor = (rows[-1]["position"], rows[-1]["id"]) if len(rows) == WINDOW else None
+        window = min(WINDOW, max(WINDOW_MIN, LOOKED_FOR_ONE * limit))
+        rows = await connection.fetch(QUERIES.candidates, rollback_id, at, identity, window)
+        cursor = (rows[-1]["position"], rows[-1]["id"]) if len(rows) == window else None
         able = await self._able(connection, [row for row in rows if row["due_in_seconds"] <= 0])
         holds = await self._holds(connection, able)
         choice = await self._choose(connection, able, limit, relax, holds)
-        attempts = await self._begin(connection, choice, able, actor, lease_seconds, relax) if choice.chosen else []
-        if holds and attempts and self._breakers is not None:
-            await self._breakers.probe(connection, {(one.environment, one.kind) for one in attempts} & holds.keys())
+        attempts = (
+            await self._begin(connection, choice, able, lambda count: [_Taker(actor)] * count, holds, relax=relax)
+            if choice.chosen
+            else []
+        )
         waits = [row["due_in_seconds"] for row in rows if row["due_in_seconds"] > 0]
         if choice.free > len(attempts):
             waits.append(_pause_seconds(able, holds))
@@ -162,6 +186,30 @@ class Claims:
         return Claimed(
             attempts=attempts, cursor=cursor, seen=seen, orderly=choice.orderly, free=choice.free, next_in_seconds=soon
         )
+
+    async def hand_out(
+        self, connection: Connection, rollbacks: Sequence[UUID], worker: WorkerFilter, hands: Sequence[Hand]
+    ) -> Handed:
+        """Begin what workers that serve the same may take out of these rollbacks. The caller holds each rollback's lock of
+        work, shared: what is paused, held or over is found so, and left."""
+        limit = sum(hand.limit for hand in hands)
+        window = min(WORKER_WINDOW_MAX, max(WINDOW, limit + limit // 4))
+        rows = await connection.fetch(
+            QUERIES.worker_candidates, rollbacks, window, worker.saga, list(worker.versions), list(worker.steps)
+        )
+        able = await self._able(connection, rows)
+        holds = await self._holds(connection, able)
+        choice = await self._choose(connection, able, limit, False, holds)
+        limits = [hand.limit for hand in hands]
+
+        def takers(count: int) -> list[_Taker]:
+            return [_Taker(hands[index].actor, hands[index].lease_seconds) for index in deal(count, limits)]
+
+        attempts = await self._begin(connection, choice, able, takers, holds, relax=False) if choice.chosen else []
+        dealt: list[list[Attempt]] = [[] for _ in hands]
+        for index, attempt in zip(deal(len(attempts), limits), attempts, strict=True):
+            dealt[index].append(attempt)
+        return Handed(attempts=dealt, is_more=bool(attempts) and choice.free > len(attempts) >= limit)
 
     async def _able(self, connection: Connection, rows: Sequence[Record]) -> dict[UUID, tuple[Record, Rules]]:
         """The rows that may begin by themselves; the provider's window has passed for the others, and a person decides."""
@@ -233,29 +281,46 @@ class Claims:
         connection: Connection,
         choice: Choice,
         able: dict[UUID, tuple[Record, Rules]],
-        actor: str,
-        lease_seconds: float | None,
+        takers: Callable[[int], Sequence[_Taker]],
+        holds: dict[tuple[str, str], Hold],
+        *,
         relax: bool,
     ) -> list[Attempt]:
+        """Begin what of the chosen nobody else is at, each in the hands of its taker; in the order of the choice."""
         environment = able[choice.chosen[0].id][0]["environment"]
-        locked = {row["id"] for row in await connection.fetch(QUERIES.lock_due, [each.id for each in choice.chosen])}
-        chosen = [each for each in choice.chosen if each.id in locked]
-        of_subjects = [each for each in chosen if each.subject is not None]
-        if of_subjects:
-            rows = await connection.fetch(
-                QUERIES.take_subjects, environment, [each.subject for each in of_subjects], [each.id for each in of_subjects]
-            )
-            taken = {row["compensation_id"] for row in rows}
-            chosen = [each for each in chosen if each.subject is None or each.id in taken]
+        chosen = await self._taken(connection, environment, choice.chosen)
         if not chosen:
             return []
         await self._spend(connection, environment, chosen, limits_of(able))
-        leases = [lease_seconds or able[each.id][1].timeout_seconds * GUARD_PARTS + self._margin_seconds for each in chosen]
-        tokens = [self._entropy.uuid7() for _ in chosen]
+        whose = takers(len(chosen))
         begun = await connection.fetch(
-            QUERIES.begin, [each.id for each in chosen], tokens, leases, [relax] * len(chosen), actor
+            QUERIES.begin,
+            [each.id for each in chosen],
+            [self._entropy.uuid7() for _ in chosen],
+            [
+                taker.lease_seconds or able[each.id][1].timeout_seconds * GUARD_PARTS + self._margin_seconds
+                for each, taker in zip(chosen, whose, strict=True)
+            ],
+            [relax] * len(chosen),
+            [taker.actor for taker in whose],
         )
-        return await self._attempts(connection, begun, able)
+        if holds and begun and self._breakers is not None:
+            await self._breakers.probe(connection, {(row["environment"], row["kind"]) for row in begun} & holds.keys())
+        attempts = {attempt.id: attempt for attempt in await self._attempts(connection, begun, able)}
+        return [attempts[each.id] for each in chosen if each.id in attempts]
+
+    async def _taken(self, connection: Connection, environment: str, chosen: Sequence[Candidate]) -> list[Candidate]:
+        """Those that are still due, locked, with their subjects."""
+        locked = {row["id"] for row in await connection.fetch(QUERIES.lock_due, [each.id for each in chosen])}
+        chosen = [each for each in chosen if each.id in locked]
+        of_subjects = [each for each in chosen if each.subject is not None]
+        if not of_subjects:
+            return chosen
+        rows = await connection.fetch(
+            QUERIES.take_subjects, environment, [each.subject for each in of_subjects], [each.id for each in of_subjects]
+        )
+        taken = {row["compensation_id"] for row in rows}
+        return [each for each in chosen if each.subject is None or each.id in taken]
 
     async def _spend(
         self, connection: Connection, environment: str, chosen: Sequence[Candidate], limits: dict[Place, Limits]
@@ -282,6 +347,24 @@ class Claims:
         return [_attempt(row, able[row["id"]][1], effects.get(row["id"], []), rollbacks[row["rollback_id"]]) for row in begun]
 
 
+def deal(count: int, limits: Sequence[int]) -> list[int]:
+    """Whose each of `count` is, by the index of its limit: an equal share for each in turn, then who still has room.
+
+    >>> deal(5, [1, 8, 8])
+    [0, 1, 1, 1, 1]
+    >>> deal(40, [8, 64, 64]).count(2)
+    16
+    """
+    left, whose = list(limits), list[int]()
+    share = max(SHARE_MIN, -(-count // max(1, len(limits))))
+    while len(whose) < count and any(left):
+        for index, room in enumerate(left):
+            given = min(room, share, count - len(whose))
+            whose += [index] * given
+            left[index] -= given
+    return whose
+
+
 def _pause_seconds(able: dict[UUID, tuple[Record, Rules]], holds: dict[tuple[str, str], Hold]) -> float:
     """When to look again for what might begin: soon for a pace, later where breakers hold all of it back."""
     held = [holds.get((row["environment"], row["kind"])) for row, _ in able.values()]
@@ -291,8 +374,12 @@ def _pause_seconds(able: dict[UUID, tuple[Record, Rules]], holds: dict[tuple[str
 def limits_of(able: dict[UUID, tuple[Record, Rules]]) -> dict[Place, Limits]:
     """The limits of each place among these; where versions differ, the tighter ones."""
     limits: dict[Place, Limits] = {}
+    seen: set[tuple[Place, int]] = set()
     for row, rules in able.values():
         place = (row["kind"], row["connection"])
+        if (place, id(rules)) in seen:
+            continue
+        seen.add((place, id(rules)))
         known = limits.get(place, UNLIMITED)
         own = Limits(per_second=rules.pace.per_second, concurrency_max=rules.pace.concurrency_max)
         limits[place] = tighter(known, own)

@@ -30,7 +30,7 @@ from sagas.drain import START_WINDOW_SECONDS, Drain
 from sagas.drive import Drive
 from sagas.enumeration import Enumeration
 from sagas.executors import Executors
-from sagas.leases import LEASE_SECONDS, RENEW_SECONDS, Leases
+from sagas.leases import LEASE_SECONDS, LOOK_SECONDS, RENEW_SECONDS, Leases
 from sagas.tools import NO_WORKER_SECONDS, POLL_SECONDS, Tools
 
 QUERIES = Queries.load("sagas", "coordinator")
@@ -149,19 +149,29 @@ class Coordinator:
             self._bell.set()
 
     async def _keep_leases(self) -> None:
+        """Renew now and then, and look oftener whether somebody else has let a range go."""
+        renewed: float | None = None
         while True:
+            now = self._clock.monotonic()
+            renews = renewed is None or now - renewed >= self._tuning.renew_seconds
+            renewed = now if renews else renewed
             try:
-                before = len(self.leases.held())
-                if self._dispatcher.able:
-                    await self.leases.keep()
-                else:
-                    await self._let_go(before)
-                if len(self.leases.held()) > before:
-                    self._bell.set()
+                await self._keep(renews=renews)
             except Exception as error:
                 survived.add(1, {"loop": "leases"})
                 log.warning("leases could not be renewed: %s: %s", type(error).__name__, error)
-            await self._clock.sleep(self._tuning.renew_seconds)
+            await self._clock.sleep(min(self._tuning.renew_seconds, LOOK_SECONDS))
+
+    async def _keep(self, *, renews: bool) -> None:
+        before = len(self.leases.held())
+        if not self._dispatcher.able:
+            await self._let_go(before)
+        elif renews:
+            await self.leases.keep()
+        else:
+            await self.leases.look()
+        if len(self.leases.held()) > before:
+            self._bell.set()
 
     async def _let_go(self, held: int) -> None:
         """Who cannot write outcomes down leaves the ranges to who can (P18)."""

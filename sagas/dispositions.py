@@ -34,7 +34,18 @@ class Judged(Struct, frozen=True, kw_only=True):
     rules: Rules | None = None
 
 
+class Written(Struct, frozen=True, kw_only=True):
+    """What came into being: rollbacks whose coordinator has something to do, whether workers have, and which effects have not
+    come to an end, nor to a person, with it."""
+
+    asks_coordinator: frozenset[UUID] = frozenset()
+    asks_workers: bool = False
+    pending: frozenset[UUID] = frozenset()
+
+
 class _Disposition(Struct, frozen=True, kw_only=True):
+    rollback_id: UUID
+    environment: str
     effect_id: UUID
     compensation_id: UUID | None
     kind: str
@@ -51,6 +62,8 @@ class _Disposition(Struct, frozen=True, kw_only=True):
 
 
 class _Compensation(Struct, frozen=True, kw_only=True):
+    rollback_id: UUID
+    environment: str
     id: UUID
     kind: str
     action: str
@@ -73,50 +86,58 @@ class Dispositions:
         self._entropy = entropy
 
     async def write(
-        self, connection: Connection, rollback_id: UUID, environment: str, judged: Sequence[Judged], *, skipped_by: str | None
-    ) -> None:
-        """Give each effect its disposition; `skipped_by` names the person who cancelled the rest."""
+        self, connection: Connection, judged: Sequence[tuple[UUID, Judged]], *, skipped_by: str | None = None
+    ) -> Written:
+        """Give each effect its disposition under its rollback; `skipped_by` names the person who cancelled the rest."""
         if not judged:
-            return
-        plan = await self._plan(connection, rollback_id, judged, skipped_by)
-        won = {
-            row["effect_id"] for row in await connection.fetch(QUERIES.dispose, rollback_id, environment, *columns(plan.rows))
-        }
+            return Written()
+        plan = await self._plan(connection, judged, skipped_by)
+        won = {row["effect_id"] for row in await connection.fetch(QUERIES.dispose, *columns(plan.rows))}
         wanted = {row.compensation_id for row in plan.rows if row.effect_id in won}
         created = [compensation for compensation in plan.created if compensation.id in wanted]
         if created:
-            await connection.execute(QUERIES.create, rollback_id, environment, *columns(created))
+            await connection.execute(QUERIES.create, *columns(created))
         joined = [(identity, position) for identity, position in plan.joined if identity in wanted]
         if joined:
             await connection.execute(
                 QUERIES.extend_merged, [identity for identity, _ in joined], [position for _, position in joined]
             )
-        tombstoned = [row.effect_id for row in plan.rows if row.state == "never_happened" and row.effect_id in won]
+        await self._close(connection, [row for row in plan.rows if row.effect_id in won])
+        declared = {one.rollback_id for one in created if one.action != "worker"}
+        open_ = {row.rollback_id for row in plan.rows if row.judge_in_seconds is not None}
+        return Written(
+            asks_coordinator=frozenset(declared | open_),
+            asks_workers=any(one.action == "worker" for one in created),
+            pending=frozenset(row.effect_id for row in plan.rows if row.state == "pending"),
+        )
+
+    async def _close(self, connection: Connection, rows: Sequence[_Disposition]) -> None:
+        """Say it of the effects that have ended with this."""
+        tombstoned = [row.effect_id for row in rows if row.state == "never_happened"]
         if tombstoned:
             await connection.execute(QUERIES.tombstone, tombstoned)
-        undone = [row.effect_id for row in plan.rows if row.state in ("irreversible", "skipped") and row.effect_id in won]
+        undone = [row.effect_id for row in rows if row.state in ("irreversible", "skipped")]
         if undone:
             await connection.execute(QUERIES.undone, undone)
 
-    async def _plan(self, connection: Connection, rollback_id: UUID, judged: Sequence[Judged], skipped_by: str | None) -> _Plan:
-        keys = sorted({key for each in judged if (key := merge_key(rollback_id, each)) is not None})
+    async def _plan(self, connection: Connection, judged: Sequence[tuple[UUID, Judged]], skipped_by: str | None) -> _Plan:
+        keys = sorted({key for rollback_id, each in judged if (key := merge_key(rollback_id, each)) is not None})
         rows = await connection.fetch(QUERIES.merged, keys) if keys else []
-        plan = _Plan(rollback_id, self._entropy, skipped_by)
+        plan = _Plan(self._entropy, skipped_by)
         for row in rows:
             plan.knows(row["merge_key"], row["id"] if row["joinable"] else None)
-        for each in judged:
-            plan.add(each)
+        for rollback_id, each in judged:
+            plan.add(rollback_id, each)
         return plan
 
 
 class _Plan:
     """Rows to write, gathered effect by effect."""
 
-    def __init__(self, rollback_id: UUID, entropy: Entropy, skipped_by: str | None) -> None:
+    def __init__(self, entropy: Entropy, skipped_by: str | None) -> None:
         self.rows: list[_Disposition] = []
         self.created: list[_Compensation] = []
         self.joined: list[tuple[UUID, datetime]] = []
-        self._rollback_id = rollback_id
         self._entropy = entropy
         self._skipped_by = skipped_by
         self._numbers: dict[str, int] = {}
@@ -129,26 +150,27 @@ class _Plan:
         if joinable is not None:
             self._open[key] = joinable
 
-    def add(self, each: Judged) -> None:
+    def add(self, rollback_id: UUID, each: Judged) -> None:
         """The rows of one effect."""
         fate = each.verdict.fate
         if self._skipped_by is not None and fate is not Fate.NEVER_HAPPENED:
-            self._dispose(each, "skipped", by_whom=self._skipped_by)
+            self._dispose(rollback_id, each, "skipped", by_whom=self._skipped_by)
             return
         match fate:
             case Fate.NEVER_HAPPENED:
-                self._dispose(each, "never_happened")
+                self._dispose(rollback_id, each, "never_happened")
             case Fate.UNDETERMINED | Fate.LOOK_UP:
-                self._dispose(each, "pending", judge_in_seconds=each.verdict.in_seconds)
+                self._dispose(rollback_id, each, "pending", judge_in_seconds=each.verdict.in_seconds)
             case Fate.WAIT:
-                self._dispose(each, "waiting", reason=each.verdict.reason)
+                self._dispose(rollback_id, each, "waiting", reason=each.verdict.reason)
             case Fate.IRREVERSIBLE:
-                self._dispose(each, "irreversible")
+                self._dispose(rollback_id, each, "irreversible")
             case Fate.UNDO | Fate.NOTICE:
-                self._dispose(each, "pending", compensation_id=self._compensation(each))
+                self._dispose(rollback_id, each, "pending", compensation_id=self._compensation(rollback_id, each))
 
     def _dispose(
         self,
+        rollback_id: UUID,
         each: Judged,
         state: str,
         *,
@@ -160,6 +182,8 @@ class _Plan:
         effect = each.effect
         amount, currency = each.rules.money(effect.payload) if each.rules and isinstance(effect.payload, dict) else (None, None)
         row = _Disposition(
+            rollback_id=rollback_id,
+            environment=effect.environment,
             effect_id=effect.id,
             compensation_id=compensation_id,
             kind=effect.kind,
@@ -168,7 +192,7 @@ class _Plan:
             position=INFINITY if judge_in_seconds is not None else effect.completion,
             amount_minor=amount,
             currency=currency,
-            merge_key=merge_key(self._rollback_id, each),
+            merge_key=merge_key(rollback_id, each),
             judge_in_seconds=judge_in_seconds,
             state=state,
             reason=reason,
@@ -176,13 +200,13 @@ class _Plan:
         )
         self.rows.append(row)
 
-    def _compensation(self, each: Judged) -> UUID:
+    def _compensation(self, rollback_id: UUID, each: Judged) -> UUID:
         assert each.reference is not None
-        key = merge_key(self._rollback_id, each)
+        key = merge_key(rollback_id, each)
         if key is not None and key in self._open:
             self._join(self._open[key], each.effect.completion)
             return self._open[key]
-        compensation = self._new(each, each.reference, key)
+        compensation = self._new(rollback_id, each, each.reference, key)
         if key is not None:
             self._open[key] = compensation.id
             self._places[compensation.id] = len(self.created)
@@ -196,13 +220,15 @@ class _Plan:
         elif position > self.created[place].position:
             self.created[place] = msgspec.structs.replace(self.created[place], position=position)
 
-    def _new(self, each: Judged, reference: Reference, key: str | None) -> _Compensation:
+    def _new(self, rollback_id: UUID, each: Judged, reference: Reference, key: str | None) -> _Compensation:
         executor = executor_of(each)
         assert executor is not None
         action = action_of(executor)
         if key is not None:
             self._numbers[key] = self._numbers.get(key, 0) + 1
         return _Compensation(
+            rollback_id=rollback_id,
+            environment=each.effect.environment,
             id=self._entropy.uuid7(),
             kind=each.effect.kind,
             action=action,

@@ -123,7 +123,8 @@ class Drive:
         if row["paused"]:
             moved |= row["state"] != "paused" and await self._pause()
         elif row["has_due"] and row["cancelled_by"] is None:
-            moved |= await self._passes.claim(row, rollback)
+            moved |= row["has_declared"] and await self._passes.claim(row, rollback)
+            await self._passes.miss_workers()
         if moved:
             return 0.0
         if self._is_quiet(row):

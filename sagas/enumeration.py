@@ -19,7 +19,7 @@ from sagas.catalogue import Catalogue, Effect, Reference, Rules, effect_of, term
 from sagas.core.compensation import Reason
 from sagas.core.retry import delay_seconds
 from sagas.core.verdicts import Fate, judge
-from sagas.dispositions import Dispositions, Judged
+from sagas.dispositions import Dispositions, Judged, Written
 from sagas.executors.outcomes import Absent, Found, Sighting, plain
 
 QUERIES = Queries.load("sagas", "enumeration")
@@ -106,6 +106,16 @@ class Enumeration:
         """Judge these effects anew, as they are recorded now."""
         await self._write(connection, rollback, await self._judge(connection, ids))
 
+    async def lay(self, connection: Connection, effects: Sequence[tuple[UUID, Effect]]) -> Written:
+        """Take effects of instances that turned back, each under the standing rollback that is named with it."""
+        taken = [(rollback_id, effect) for rollback_id, effect in effects if not _is_elsewhere(effect, rollback_id)]
+        if taken:
+            await _join(connection, taken)
+        judged = [(rollback_id, await self._judged(connection, effect)) for rollback_id, effect in taken]
+        return await self._dispositions.write(
+            connection, [(rollback_id, each) for rollback_id, each in judged if _may_change(each, rollback_id)]
+        )
+
     async def sighted(
         self, connection: Connection, rollback: Rollback, actor: str, seen: Sequence[tuple[LookUp, Sighting]], chance: float
     ) -> None:
@@ -159,12 +169,8 @@ class Enumeration:
         """Join these effects of the set, unless another rollback has ended with them, and write down what becomes of them."""
         taken = [effect for effect in effects if not _is_elsewhere(effect, rollback.id)]
         if taken:
-            await self._join(connection, rollback.id, taken)
+            await _join(connection, [(rollback.id, effect) for effect in taken])
             await self._write(connection, rollback, [await self._judged(connection, effect) for effect in taken])
-
-    async def _join(self, connection: Connection, rollback_id: UUID, effects: Sequence[Effect]) -> None:
-        undetermined = [effect.status in ("admitted", "in_doubt") for effect in effects]
-        await connection.execute(QUERIES.join, rollback_id, [effect.id for effect in effects], undetermined)
 
     async def _write(self, connection: Connection, rollback: Rollback, judged: Sequence[Judged]) -> None:
         """Write the verdicts down, and take what was completed after these effects in their saga instances (hazard 13)."""
@@ -173,14 +179,14 @@ class Enumeration:
         rows = await connection.fetch(QUERIES.extension, rollback.id, succeeded) if succeeded else []
         later = [effect for row in rows if not _is_elsewhere(effect := effect_of(row), rollback.id)]
         if later:
-            await self._join(connection, rollback.id, later)
+            await _join(connection, [(rollback.id, effect) for effect in later])
             await self._dispose(connection, rollback, [await self._judged(connection, effect) for effect in later])
 
     async def _dispose(self, connection: Connection, rollback: Rollback, judged: Sequence[Judged]) -> None:
         ours = [each for each in judged if _may_change(each, rollback.id)]
         if ours:
             skipped_by = await connection.fetchval(QUERIES.canceller, rollback.id)
-            await self._dispositions.write(connection, rollback.id, rollback.environment, ours, skipped_by=skipped_by)
+            await self._dispositions.write(connection, [(rollback.id, each) for each in ours], skipped_by=skipped_by)
 
     async def _judged(self, connection: Connection, effect: Effect) -> Judged:
         found = await self._catalogue.rules_of(connection, effect)
@@ -194,6 +200,16 @@ class Enumeration:
         terms = terms_of(rules, needs_approval=needs_approval)
         verdict = judge(effect.status, terms, settles_in_seconds=effect.lease_left_seconds + rules.settle_seconds)
         return Judged(effect=effect, verdict=verdict, reference=reference, rules=rules)
+
+
+async def _join(connection: Connection, effects: Sequence[tuple[UUID, Effect]]) -> None:
+    """Name each effect in its rollback's set."""
+    await connection.execute(
+        QUERIES.join,
+        [rollback_id for rollback_id, _ in effects],
+        [effect.id for _, effect in effects],
+        [effect.status in ("admitted", "in_doubt") for _, effect in effects],
+    )
 
 
 def _is_elsewhere(effect: Effect, rollback_id: UUID) -> bool:

@@ -7,6 +7,7 @@ lease that was given back is free at once. PostgreSQL's clock alone judges; two 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from asyncpg import Record
@@ -20,6 +21,7 @@ QUERIES = Queries.load("sagas", "leases")
 RANGES = 16
 LEASE_SECONDS = 5.0
 RENEW_SECONDS = 1.5
+LOOK_SECONDS = 0.25
 TRUSTED_PART = 2 / 3
 WRITE_LEASES = 6
 """A fenced write that has not ended after so many lengths of a lease is cut off, whatever it is doing."""
@@ -66,9 +68,28 @@ class Leases:
         if row is None:
             raise LeaseLost(number)
 
+    async def fence_all(self, connection: Connection, numbers: Collection[int]) -> set[int]:
+        """The first statement of a write over several ranges: those that are still ours, of which alone may be written.
+        Raises `LeaseLost` when none is."""
+        leases = [self._held[number] for number in sorted(numbers) if number in self._held]
+        stall_ms = max(1, round(self.lease_seconds * 1000))
+        limits = (str(stall_ms), str(stall_ms * WRITE_LEASES))
+        named = ([lease.range for lease in leases], [lease.token for lease in leases])
+        rows = leases and await connection.fetch(QUERIES.fence_all, self._identity, *named, *limits)
+        if not rows:
+            raise LeaseLost(*numbers)
+        return {row["range"] for row in rows}
+
     async def keep(self) -> None:
         """Renew what is held, and take what is free or was seen unchanged for a lease's length. Raises `Unavailable`."""
         await self._renew()
+        await self.look()
+
+    async def look(self) -> None:
+        """Take what is free or was seen unchanged for a lease's length. The oftener one looks, the sooner one knows; where
+        everything is held here there is nothing to look for. Raises `Unavailable`."""
+        if len(self._held) == RANGES:
+            return
         begun = self._clock.monotonic()
         async with self._pg.connection() as connection:
             rows = await connection.fetch(QUERIES.observe)

@@ -22,6 +22,7 @@ from runtime.queries import Queries
 from runtime.telemetry import counter
 from sagas.breakers import ERROR_LENGTH_MAX, Breakers, Place, Told
 from sagas.catalogue import Rules
+from sagas.conclusions import conclude
 from sagas.core.compensation import Event, Move, State, Trial, after
 from sagas.core.retry import delay_seconds
 from sagas.enumeration import Enumeration, LookUp, Rollback
@@ -176,7 +177,7 @@ class News(Struct, kw_only=True):
 
 
 class Writer:
-    """Writes news while more gather, one batch of one range after the other. One per dispatcher.
+    """Writes news while more gather, one batch after the other, each of all ranges. One per dispatcher.
 
     What an attempt said is kept until it is written, however long PostgreSQL is away: where the range's lease moved on
     meanwhile, the attempt's own token decides whether it still counts (P13). An outcome that cannot be written holds nobody
@@ -255,8 +256,8 @@ class Writer:
                     await self._clock.sleep(AGAIN_SECONDS)
 
     async def _round(self) -> bool:
-        """Write one batch of one range. Returns whether anything of it needs no more care."""
-        batch = [news for news in self._news if news.shards == self._news[0].shards][:BATCH_MAX]
+        """Write one batch. Returns whether anything of it needs no more care."""
+        batch = self._news[:BATCH_MAX]
         done = set(map(id, await self._dealt_with(batch)))
         tried = set(map(id, batch)) - done
         rest = [news for news in self._news if id(news) not in done]
@@ -291,22 +292,36 @@ class Writer:
         return [news]
 
     async def _write(self, batch: list[News]) -> None:
-        shards = batch[0].shards
-        ends = [news.ended for news in batch if news.ended is not None]
+        """What lies in ranges that are ours, in one transaction under their leases; of the others, ends by their own tokens."""
+        held: set[int] = set()
         try:
             async with self._pg.transaction() as connection:
-                await self._leases.fence(connection, shards)
-                if ends:
-                    await record(connection, ends)
-                rollbacks = {news.rollback.id: news.rollback for news in batch}
-                for rollback_id, rollback in sorted(rollbacks.items()):
-                    seen = [news.sighting for news in batch if news.sighting is not None and news.rollback.id == rollback_id]
-                    if seen:
-                        await self._enumeration.sighted(connection, rollback, self._actor, seen, self._entropy.random())
-            await self._breakers.tell(self._pg.connection, told(ends))
+                held = await self._leases.fence_all(connection, {news.shards for news in batch})
+                await self._write_held(connection, [news for news in batch if news.shards in held])
         except LeaseLost:
-            won = await self._write_late(ends, [news.rollback.id for news in batch]) if ends else set()
-            log.warning("the lease of range %d was lost: %d of %d outcomes still counted", shards, len(won), len(batch))
+            held = set()
+        await self._write_lost([news for news in batch if news.shards not in held])
+        await self._breakers.tell(
+            self._pg.connection, told([news.ended for news in batch if news.ended is not None and news.shards in held])
+        )
+
+    async def _write_lost(self, late: Sequence[News]) -> None:
+        ends = [news.ended for news in late if news.ended is not None]
+        won = await self._write_late(ends, [news.rollback.id for news in late]) if ends else set()
+        for number in sorted({news.shards for news in late}):
+            of_range = [news.ended for news in late if news.shards == number]
+            counted = sum(one is not None and one.id in won for one in of_range)
+            log.warning("the lease of range %d was lost: %d of %d outcomes still counted", number, counted, len(of_range))
+
+    async def _write_held(self, connection: Connection, batch: Sequence[News]) -> None:
+        ends = [news.ended for news in batch if news.ended is not None]
+        if ends:
+            await conclude(connection, await record(connection, ends))
+        rollbacks = {news.rollback.id: news.rollback for news in batch}
+        for rollback_id, rollback in sorted(rollbacks.items()):
+            seen = [news.sighting for news in batch if news.sighting is not None and news.rollback.id == rollback_id]
+            if seen:
+                await self._enumeration.sighted(connection, rollback, self._actor, seen, self._entropy.random())
 
     async def _write_late(self, ends: Sequence[Ended], rollbacks: Sequence[UUID]) -> set[UUID]:
         """Ends of attempts in a range that is not ours any more, by their own tokens, as a worker's report is written.

@@ -21,6 +21,7 @@ from sagas.tools import Tools
 QUERIES = Queries.load("sagas", "coordinator")
 DISPATCH = Queries.load("sagas", "dispatch")
 WINDOWS_MAX = 8
+LOOKS = 8
 
 
 class Passes:
@@ -33,6 +34,7 @@ class Passes:
         self._ring_in = ring_in
         self._cursor: Cursor | None = None
         self._orderly = self._free = 0
+        self._missed_at: float | None = None
 
     async def claim(self, row: Record, rollback: Rollback) -> bool:
         """Begin what may begin, window by window. Returns whether to go on at once."""
@@ -56,7 +58,6 @@ class Passes:
             if claimed.next_in_seconds is not None:
                 self._ring_in(claimed.next_in_seconds)
             if self._cursor is None:
-                await self._miss_workers()
                 return claimed.seen > 0 and not self._free and await self._unblock(row, rollback)
         return True
 
@@ -96,10 +97,15 @@ class Passes:
                 return bool(claimed.attempts)
         return False
 
-    async def _miss_workers(self) -> None:
+    async def miss_workers(self) -> None:
+        """What waits for a worker and has none is a person's. It is looked for a few times in the while that it may wait."""
+        now, wait_seconds = self._tools.clock.monotonic(), self._tools.no_worker_seconds
+        if self._missed_at is not None and now - self._missed_at < wait_seconds / LOOKS:
+            return
+        self._missed_at = now
         async with self._tools.pg.transaction() as connection:
             await self._tools.leases.fence(connection, self._shards)
-            rows = await connection.fetch(DISPATCH.no_worker, self._id, self._tools.no_worker_seconds)
+            rows = await connection.fetch(DISPATCH.no_worker, self._id, wait_seconds)
             if rows:
                 await connection.execute(DISPATCH.follow, [row["id"] for row in rows])
 

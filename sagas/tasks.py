@@ -1,26 +1,25 @@
 """Workers: teams' own handlers claim compensations, report and keep their leases over HTTP (P13, P15, P17).
 
-Any server answers them. A claim begins as a coordinator's does: subject, pace and order are judged in the claiming transaction,
-and the attempt is on record before the worker hears of it. A worker that falls silent loses its lease, and the coordinator
-decides by the step's guarantee. A claim waits for work by polling; `ring` shortens the wait.
+Any server answers them. A claim begins as a coordinator's does: subject, pace and order are judged in the claiming
+transaction, and the attempt is on record before the worker hears of it; what many workers say and ask at once is one group
+(`undoing.py`). A worker that falls silent loses its lease, and the coordinator decides by the step's guarantee. A claim waits
+for work by polling; `ring` shortens the wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from asyncpg import Record
 from rescind.wire import (
     Task,
     TaskClaim,
     TaskClaimAnswer,
     TaskHeartbeat,
-    TaskReport,
     TaskReportAnswer,
     TaskReportRequest,
 )
@@ -31,29 +30,49 @@ from runtime.queries import Queries
 from runtime.right import Right
 from runtime.tokens import Principal
 from sagas.breakers import Breakers
-from sagas.catalogue import Catalogue
-from sagas.claims import Attempt, Claims, WorkerFilter, reference_of, trial_of
+from sagas.claims import Attempt
 from sagas.definitions import store as definitions
-from sagas.executors.outcomes import Done, Doubt, NotYet, Outcome, plain
-from sagas.outcomes import Ended, ended, record, told
+from sagas.undoing import Answer, Turn, Undoing, uuid_of
 
 QUERIES = Queries.load("sagas", "tasks")
-DISPATCH = Queries.load("sagas", "dispatch")
 POLL_SECONDS = 0.25
 REPORTS_MAX = 1_000
+GREET_SECONDS = 10.0
+"""Far less than after what silence nobody is taken to serve a step (`NO_WORKER_SECONDS`)."""
+GREETED_MAX = 4_096
 
 
 class TaskService:
     """One per process."""
 
-    def __init__(self, pg: Postgres, clock: Clock, entropy: Entropy, *, breakers: Breakers | None = None) -> None:
+    def __init__(
+        self,
+        pg: Postgres,
+        clock: Clock,
+        entropy: Entropy,
+        *,
+        breakers: Breakers | None = None,
+        on_news: Callable[[bool, bool], None] = lambda is_ready, has_ended: None,
+    ) -> None:
         self._pg = pg
         self._clock = clock
-        self._entropy = entropy
-        self._catalogue = Catalogue(clock)
-        self._breakers = breakers or Breakers(clock, "undo")
-        self._claims = Claims(self._catalogue, entropy, breakers=self._breakers)
+        self._on_news = on_news
+        self._undoing = Undoing(pg, clock, entropy, breakers or Breakers(clock, "undo"), on_news=self._news)
         self._bell = asyncio.Event()
+        self._greeted: dict[tuple[str, ...], float] = {}
+
+    async def start(self) -> None:
+        """Begin to write."""
+        await self._undoing.start()
+
+    async def stop(self) -> None:
+        """Finish what is queued, within moments."""
+        await self._undoing.stop()
+
+    def _news(self, is_ready: bool, has_ended: bool) -> None:
+        if is_ready:
+            self.ring()
+        self._on_news(is_ready, has_ended)
 
     def ring(self) -> None:
         """There may be work: every waiting claim looks again."""
@@ -92,43 +111,46 @@ class TaskService:
             if right is not None:
                 await right.check()
 
-    async def report(self, environment: str, request: TaskReportRequest, principal: Principal) -> TaskReportAnswer:
-        """Record how the worker's attempts ended, in order. A worker reports on sagas it may work for, else they are `lost`."""
-        reports = request.reports[:REPORTS_MAX]
-        named = [(_uuid(report.id), _uuid(report.token)) for report in reports]
-        async with self._pg.transaction() as connection:
-            await connection.execute(DISPATCH.prefer_indexes)
-            known = [(identity, token) for identity, token in named if identity is not None and token is not None]
-            held = await self._held(connection, environment, known, principal)
-            ends: dict[UUID, Ended] = {}
-            for (identity, token), report in zip(named, reports, strict=True):
-                if identity is not None and token is not None and (identity, token) in held and identity not in ends:
-                    ends[identity] = await self._ended(connection, held[identity, token], report)
-            won = await record(connection, list(ends.values())) if ends else set()
-            lost = [
-                (identity, report)
-                for (identity, _), report in zip(named, reports, strict=True)
-                if identity is not None and identity not in ends
-            ]
-            if lost:
-                details = [plain(report) for _, report in lost]
-                await connection.execute(QUERIES.note_late, request.worker, [identity for identity, _ in lost], details)
-            await connection.execute(QUERIES.ring, sorted({row["rollback_id"] for row in held.values()}))
-        await self._breakers.tell(self._pg.connection, told(list(ends.values())))
-        self.ring()
-        return TaskReportAnswer(results=["recorded" if identity in won else "lost" for identity, _ in named])
+    async def report(
+        self, environment: str, request: TaskReportRequest, principal: Principal, claim: TaskClaim | None = None
+    ) -> TaskReportAnswer:
+        """Record how the worker's attempts ended, in order, and begin what is claimed with it. A worker reports on sagas it may
+        work for, else they are `lost`."""
+        answer = await self._undoing.turn(
+            Turn(
+                environment=environment,
+                principal=principal,
+                worker=request.worker,
+                reports=request.reports[:REPORTS_MAX],
+                claim=claim,
+            )
+        )
+        results: list[Any] = answer.results
+        return TaskReportAnswer(results=results, tasks=_tasks(answer, claim))
 
     async def heartbeat(self, environment: str, beat: TaskHeartbeat, principal: Principal) -> list[str]:
         """Extend the leases of what the worker holds. Returns the ids that it still holds."""
         pairs = [
-            (_uuid(identity), _uuid(token)) for identity, _, token in (task.partition(":") for task in beat.tasks[:REPORTS_MAX])
+            (uuid_of(identity), uuid_of(token))
+            for identity, _, token in (task.partition(":") for task in beat.tasks[:REPORTS_MAX])
         ]
         known = [(identity, token) for identity, token in pairs if identity is not None and token is not None]
         async with self._pg.transaction() as connection:
-            held = list(await self._held(connection, environment, known, principal))
+            held = await self._held(connection, environment, known, principal)
             ids, tokens = [identity for identity, _ in held], [token for _, token in held]
             rows = await connection.fetch(QUERIES.keep, environment, ids, tokens, beat.lease_seconds)
         return [str(row["id"]) for row in rows]
+
+    async def lives(self, environment: str, request: TaskClaim) -> None:
+        """A worker whose reports bring it the next tasks claims nothing by itself for as long as there are some: note now and
+        then that it lives."""
+        now, place = self._clock.monotonic(), (environment, request.worker, request.saga, *request.versions, "", *request.steps)
+        if now - self._greeted.get(place, -GREET_SECONDS) < GREET_SECONDS:
+            return
+        if len(self._greeted) >= GREETED_MAX:
+            self._greeted.clear()
+        self._greeted[place] = now
+        await self.greet(environment, request)
 
     async def greet(self, environment: str, request: TaskClaim) -> None:
         """Note that the worker lives, and have what waited for one tried again."""
@@ -146,59 +168,23 @@ class TaskService:
 
     async def take(self, environment: str, request: TaskClaim) -> list[Task]:
         """Begin up to `limit` compensations for the worker, without waiting."""
-        async with self._pg.connection() as connection:
-            rows = await connection.fetch(QUERIES.running_rollbacks, environment, request.saga, request.versions, request.steps)
-        rollbacks = [row["id"] for row in rows]
-        worker = WorkerFilter(saga=request.saga, versions=request.versions, steps=request.steps)
-        tasks: list[Task] = []
-        for rollback_id in rollbacks:
-            if len(tasks) >= request.limit:
-                break
-            async with self._pg.transaction() as connection:
-                await connection.execute(DISPATCH.prefer_indexes)
-                claimed = await self._claims.claim(
-                    connection,
-                    rollback_id,
-                    actor=request.worker,
-                    limit=request.limit - len(tasks),
-                    worker=worker,
-                    lease_seconds=request.lease_seconds,
-                )
-            if claimed is not None:
-                tasks += [_task(attempt, request.lease_seconds) for attempt in claimed.attempts]
-        return tasks
+        turn = Turn(environment=environment, principal=None, worker=request.worker, claim=request)
+        return _tasks(await self._undoing.turn(turn), request)
 
     async def _held(
         self, connection: Connection, environment: str, pairs: Sequence[tuple[UUID, UUID]], principal: Principal
-    ) -> dict[tuple[UUID, UUID], Record]:
-        rows = await connection.fetch(
-            QUERIES.held, environment, [identity for identity, _ in pairs], [token for _, token in pairs]
-        )
-        return {(row["id"], row["token"]): row for row in rows if principal.allows(f"work:{row['definition']}", environment)}
-
-    async def _ended(self, connection: Connection, row: Record, report: TaskReport) -> Ended:
-        rules = await self._catalogue.rules(connection, reference_of(row))
-        assert rules is not None, "definitions are never deleted"
-        return ended(
-            row["id"],
-            row["token"],
-            row["attempt"],
-            trial_of(row, rules),
-            rules,
-            _outcome(report),
-            chance=self._entropy.random(),
-            environment=row["environment"],
-        )
+    ) -> list[tuple[UUID, UUID]]:
+        """Those of these attempts that are the worker's to say something of."""
+        ids, tokens = [identity for identity, _ in pairs], [token for _, token in pairs]
+        return [
+            (row["id"], row["token"])
+            for row in await connection.fetch(QUERIES.held, ids, tokens)
+            if row["environment"] == environment and principal.allows(f"work:{row['definition']}", environment)
+        ]
 
 
-def _outcome(report: TaskReport) -> Outcome:
-    match report.outcome:
-        case "succeeded":
-            return Done(proof={"proof": report.proof})
-        case "failed" | "not_started":
-            return NotYet(error=plain(report.error))
-        case "unknown":
-            return Doubt(evidence={"error": report.error})
+def _tasks(answer: Answer, claim: TaskClaim | None) -> list[Task]:
+    return [_task(attempt, claim.lease_seconds) for attempt in answer.attempts] if claim is not None else []
 
 
 def _task(attempt: Attempt, lease_seconds: float) -> Task:
@@ -218,10 +204,3 @@ def _task(attempt: Attempt, lease_seconds: float) -> Task:
         heartbeat_timeout_seconds=attempt.rules.heartbeat_timeout_seconds,
         traceparent=attempt.traceparent,
     )
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

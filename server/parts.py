@@ -81,11 +81,11 @@ class Parts:
         )
         self.decisions = Decisions(pg)
         self.bells = Bells()
-        self.engine = Engine(pg, self.clock, self.entropy, on_news=self.bells.news)
+        self.engine = Engine(pg, self.clock, self.entropy, on_news=self.bells.news, ranges=self.coordinator.leases.held)
+        self.undoing = TaskService(pg, self.clock, self.entropy, on_news=self.bells.news)
         self.tasks = Work(
-            pg, self.clock, self.engine, TaskService(pg, self.clock, self.entropy), self.ledger, self.bells,
-            expect_open=self.recovery.expect_open,
-        )  # fmt: skip
+            pg, self.clock, self.engine, self.undoing, self.ledger, self.bells, expect_open=self.recovery.expect_open
+        )
         self.saga_instances = SagaInstances(
             pg, self.clock, self.engine, self.bells, self.decisions, expect_open=self.recovery.expect_open
         )
@@ -172,6 +172,7 @@ class Parts:
             starting.append((self.scheduler.start, self.scheduler.stop))
         if "sagas" in self.settings.roles:
             starting.append((self.engine.start, self.engine.stop))
+            starting.append((self.undoing.start, self.undoing.stop))
             starting.append((self.coordinator.start, self.coordinator.stop))
             starting.append((self.keeper.start, self.keeper.stop))
             starting.append((self.bulk.start, self.bulk.stop))

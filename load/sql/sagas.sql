@@ -22,3 +22,16 @@ SELECT sagas.lease_range(m.uid), clock_timestamp() + interval '1 day', m.uid, 'p
 
 -- name: settle
 VACUUM (ANALYZE) sagas.instances, sagas.waits
+
+-- name: drop_search
+-- What the indexes of searching cost is seen by leaving them out.
+DROP INDEX IF EXISTS sagas.instances_of_versions, sagas.instances_by_subject, sagas.instances_by_attributes
+
+-- name: make_search_versions
+CREATE INDEX instances_of_versions ON sagas.instances (environment, saga, version, uid) WHERE started_at > '-infinity'
+
+-- name: make_search_subject
+CREATE INDEX instances_by_subject ON sagas.instances (environment, subject, uid) WHERE subject IS NOT NULL
+
+-- name: make_search_attributes
+CREATE INDEX instances_by_attributes ON sagas.instances USING gin (attributes jsonb_path_ops) WHERE attributes <> '{}'

@@ -22,6 +22,7 @@ import stripe
 from runtime.clock import Clock
 from sagas.connections import StripeConnection, resolve
 from sagas.definitions import Refund
+from sagas.executors.lines import Lines
 from sagas.executors.outcomes import (
     LOST,
     Absent,
@@ -44,7 +45,6 @@ ROLLBACK = "rescind_rollback"
 CLIENTS_MAX = 64
 LIST_MAX = 100
 CALL_SECONDS = 60.0
-LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=30.0)
 
 
 class Transport(stripe.HTTPClient):
@@ -54,7 +54,7 @@ class Transport(stripe.HTTPClient):
 
     def __init__(self) -> None:
         super().__init__()
-        self._connections = httpx.AsyncClient(timeout=CALL_SECONDS, trust_env=False, follow_redirects=False, limits=LIMITS)
+        self._lines = Lines(CALL_SECONDS)
 
     async def request_async(
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
@@ -62,14 +62,15 @@ class Transport(stripe.HTTPClient):
         """Body, status and headers of the answer. Raises `stripe.APIConnectionError` when there is none."""
         content = post_data.encode() if isinstance(post_data, str) else post_data
         try:
-            answer = await self._connections.request(method, url, headers=dict(headers), content=content)
+            with self._lines.one() as client:
+                answer = await client.request(method, url, headers=dict(headers), content=content)
         except (httpx.HTTPError, OSError) as error:
             raise stripe.APIConnectionError(told(error), should_retry=False) from error  # type: ignore[no-untyped-call]
         return answer.content, answer.status_code, answer.headers
 
     async def close_async(self) -> None:
         """Close every connection."""
-        await self._connections.aclose()
+        await self._lines.close()
 
 
 class RefundExecutor:

@@ -19,11 +19,11 @@ from runtime.clock import Clock
 from sagas.connections import WebhookConnection, resolve
 from sagas.definitions import Webhook
 from sagas.definitions.templates import render
+from sagas.executors.lines import Lines
 from sagas.executors.outcomes import LOST, Context, Done, Doubt, NotYet, Outcome, Refused, told
 
 BODY_BYTES_MAX = 65_536
 REPLY_BYTES_MAX = 65_536
-LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=30.0)
 CALL_SECONDS = 600.0
 """More than any step may ask for: its own time-out is what counts."""
 NOT_DONE = frozenset({425, 429, 503})
@@ -36,7 +36,7 @@ class WebhookExecutor:
     def __init__(self, environ: Mapping[str, str], clock: Clock) -> None:
         self._environ = environ
         self._clock = clock
-        self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=CALL_SECONDS, limits=LIMITS)
+        self._lines = Lines(CALL_SECONDS)
 
     async def execute(self, context: Context) -> Outcome:
         """Post the notice."""
@@ -54,8 +54,9 @@ class WebhookExecutor:
             return LOST
         try:
             async with asyncio.timeout(context.timeout_seconds):
-                async with self._client.stream("POST", url, content=body, headers=headers) as reply:
-                    return _outcome(reply, await _start_of(reply))
+                with self._lines.one() as client:
+                    async with client.stream("POST", url, content=body, headers=headers) as reply:
+                        return _outcome(reply, await _start_of(reply))
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             return NotYet(error=told(error))
         except (httpx.HTTPError, TimeoutError, OSError) as error:
@@ -63,7 +64,7 @@ class WebhookExecutor:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
+        await self._lines.close()
 
     async def _headers(self, context: Context, connection: WebhookConnection, body: str) -> dict[str, str]:
         now = self._clock.now()

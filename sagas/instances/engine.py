@@ -24,6 +24,7 @@ from sagas.instances import facts, rows
 from sagas.instances.advance import Advance
 from sagas.instances.beginning import begin, no_version
 from sagas.instances.facts import Known
+from sagas.instances.laying import Laying, Ranges
 from sagas.instances.plans import Plans
 from sagas.instances.rows import QUERIES, Step, columns
 from sagas.instances.turns import Answer, Hands, Heard, Turn
@@ -74,8 +75,16 @@ class Engine:
     """One per process. `on_news` is called after a commit: with whether something lies ready, and whether something ended."""
 
     def __init__(
-        self, pg: Postgres, clock: Clock, entropy: Entropy, *, writers: int = WRITERS, on_news: Callable[[bool, bool], None]
+        self,
+        pg: Postgres,
+        clock: Clock,
+        entropy: Entropy,
+        *,
+        writers: int = WRITERS,
+        on_news: Callable[[bool, bool], None],
+        ranges: Ranges = lambda: (),
     ) -> None:
+        """`ranges`: those that this process's coordinator leases."""
         self._pg = pg
         self._entropy = entropy
         self._writers_count = writers
@@ -87,6 +96,7 @@ class Engine:
         self.breakers = Breakers(clock, "act")
         self._reports = Reports()
         self._words = Words(self.plans)
+        self._laying = Laying(clock, entropy, ranges)
         self._groups: Groups[Turn, Answer] = Groups("instances", self._open, self.flush, id, size_max=TURNS_MAX)
 
     async def start(self) -> None:
@@ -119,7 +129,7 @@ class Engine:
             for index in group.turns:
                 answers[index] = _nothing(turns[index])
             return answers
-        writes = Writes()
+        writes = Writes(self._laying)
         async with transaction_on(connection, store.locking(set(group.flags.values()))):
             if lock is not None:
                 await lock(connection)
@@ -127,6 +137,7 @@ class Engine:
             if seal is not None:
                 await seal(connection, [heard for answer in written for heard in answer.heard])
         for index, answer in zip(group.turns, written, strict=True):
+            answer.laid = writes.laid
             answers[index] = answer
         await self.breakers.tell(lambda: nullcontext(connection), _told(chosen, group))
         if writes.rings or writes.ended:
@@ -220,8 +231,9 @@ class Engine:
         if not all(_is_locked(known, group.flags) for known in knowns):
             raise Moved
         advance = Advance(connection, self.plans, self._entropy, fences, writes, self.breakers, taken=taken, silent=silent)
-        await advance.go(knowns, _spoke(turns, group, new), [turn.hands for turn in turns if turn.hands is not None])
-        await writes.write(connection)
+        hands = [turn.hands for turn in turns if turn.hands is not None]
+        await advance.go(knowns, _spoke(turns, group, new), hands)
+        await writes.write(connection, hands)
         states = {known.row["uid"]: (advance.state(known), known.row["paused"]) for known in knowns}
         for turn, answer in zip(turns, answers, strict=True):
             answer.tasks = turn.hands.tasks if turn.hands is not None else []

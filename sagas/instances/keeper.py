@@ -5,6 +5,7 @@ that fell silent, waits that have passed, undoings that have ended. It is read f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from uuid import UUID
@@ -83,12 +84,11 @@ class Keeper:
             overdue = await connection.fetch(QUERIES.overdue, held, PAGE)
             passed = await connection.fetch(QUERIES.passed, held, PAGE)
             ended = await connection.fetch(QUERIES.being_undone, held, PAGE)
-        for number in sorted({row["range"] for row in [*overdue, *passed, *ended]}):
-            try:
+        for number in sorted({row["range"] for row in [*overdue, *passed]}):
+            with contextlib.suppress(LeaseLost, *AGAIN):
                 await self._go_on(number, _of(overdue, number), _of(passed, number))
-                await self._conclude(number, _of(ended, number))
-            except (LeaseLost, *AGAIN):
-                continue
+        with contextlib.suppress(LeaseLost, *AGAIN):
+            await self._conclude(ended)
         return max(len(overdue), len(passed), len(ended)) == PAGE
 
     async def _go_on(self, number: int, overdue: Sequence[Record], passed: Sequence[Record]) -> None:
@@ -106,15 +106,16 @@ class Keeper:
         async with self._pg.connection() as connection:
             await self._engine.flush(connection, [turn], lock=fence)
 
-    async def _conclude(self, number: int, ended: Sequence[Record]) -> None:
-        """Say how undoings stand: ended, waiting for a person, or going on again."""
+    async def _conclude(self, ended: Sequence[Record]) -> None:
+        """Say how undoings stand: ended, waiting for a person, or going on again. Whoever ended the last part of one has mostly
+        said so already."""
         if not ended:
             return
-        rows = [(row["uid"], row["is_final"] is not False, row["reason"]) for row in ended]
-        uids: list[UUID] = [uid for uid, is_final, _ in rows if is_final]
         async with self._pg.transaction() as connection:
-            await self._leases.fence(connection, number)
-            await connection.fetch(QUERIES.lock, sorted(row["uid"] for row in ended))
+            held = await self._leases.fence_all(connection, {row["range"] for row in ended})
+            rows = [(row["uid"], row["is_final"] is not False, row["reason"]) for row in ended if row["range"] in held]
+            uids: list[UUID] = [uid for uid, is_final, _ in rows if is_final]
+            await connection.fetch(QUERIES.lock, sorted(uid for uid, _, _ in rows))
             await connection.execute(QUERIES.conclude, *columns(rows, 3))
             if uids:
                 await connection.execute(QUERIES.unwatch, uids)

@@ -84,6 +84,17 @@ class Hands:
             and claim.instance in (None, row["id"])
         )
 
+    def undoes(self, row: Any) -> bool:
+        """Whether it can undo steps of this instance, and has room for some."""
+        claim = self.claim
+        return (
+            self.room > 0
+            and bool(claim.steps)
+            and row["version"] in claim.versions
+            and row["saga"] == claim.saga
+            and row["environment"] == self.environment
+        )
+
 
 class Turn(Struct, kw_only=True, eq=False):
     """One turn. `passed`: waits whose time has come; `silent`: instances whose process was not heard of for a lease."""
@@ -119,6 +130,8 @@ class Answer(Struct, kw_only=True):
     reported: list[str] = []
     heard: list[Heard] = []
     tasks: list[Task] = []
+    laid: bool = False
+    """Beside it there came something to undo for workers."""
 
 
 def plain(value: Any) -> str | None:

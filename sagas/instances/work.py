@@ -131,36 +131,49 @@ class Work:
         claim = request.claim
         if claim is not None:
             principal.require(f"work:{claim.saga}", environment)
+            await self._undoing.lives(environment, claim)
         told = request.reports[:REPORTS_MAX]
         acts = [report for report in told if report.verb == "act"]
         undone = [report for report in told if report.verb != "act"]
         results: dict[int, str] = {}
-        if undone:
-            answer = await self._undoing.report(environment, msgspec.structs.replace(request, reports=undone), principal)
-            results |= dict(zip(map(id, undone), answer.results, strict=True))
         tasks: list[Task] = []
-        if undone and claim is not None and claim.steps:
-            tasks = await self._undoing.take(environment, claim)
         if undone:
-            self._bells.ring_ready()
+            answer = await self._undoing.report(environment, msgspec.structs.replace(request, reports=undone), principal, claim)
+            results |= dict(zip(map(id, undone), answer.results, strict=True))
+            tasks = answer.tasks
+        has_laid = False
         if acts or claim is not None:
             is_claiming = claim is not None and bool(claim.acts) and await self._is_open(environment)
             hands = _hands(environment, claim, len(tasks)) if claim is not None and is_claiming else None
             for start in range(0, max(1, len(acts)), BATCH_MAX):
                 batch = acts[start : start + BATCH_MAX]
-                results |= dict(zip(map(id, batch), await self._record(environment, batch, principal, hands), strict=True))
+                told_of, laid = await self._record(environment, batch, principal, hands)
+                results |= dict(zip(map(id, batch), told_of, strict=True))
+                has_laid |= laid
             tasks += hands.tasks if hands is not None else []
+        if has_laid and claim is not None and claim.steps:
+            tasks += await self._undone_at_once(environment, claim, claim.limit - len(tasks))
         return TaskReportAnswer(
             results=[results[id(report)] for report in told],  # type: ignore[misc] # recorded or lost
             tasks=tasks,
         )
 
-    async def _record(self, environment: str, batch: list[TaskReport], principal: Principal, hands: Hands | None) -> list[str]:
+    async def _undone_at_once(self, environment: str, claim: TaskClaim, room: int) -> list[Task]:
+        """What turned back with a report is undone by whoever reported it, where it has room; else by who waits."""
+        if room <= 0:
+            self.ring()
+            return []
+        return await self._undoing.take(environment, msgspec.structs.replace(claim, limit=room))
+
+    async def _record(
+        self, environment: str, batch: list[TaskReport], principal: Principal, hands: Hands | None
+    ) -> tuple[list[str], bool]:
+        """What became of each report, and whether workers have something to undo now."""
         read = [_report(environment, report) for report in batch]
         sound = [report for report in read if report is not None]
         answer = await self._engine.turn(Turn(reports=sound, sagas=_sagas(principal), hands=hands))
         told = iter(answer.reported)
-        return ["lost" if report is None else next(told) for report in read]
+        return ["lost" if report is None else next(told) for report in read], answer.laid
 
     async def heartbeat(self, environment: str, beat: TaskHeartbeat, principal: Principal) -> list[str]:
         """Extend the leases of what the worker holds. Returns the ids that it still holds."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from runtime.postgres import Connection
+from sagas.instances.laying import Laying
 from sagas.instances.rows import QUERIES, columns
-from sagas.instances.turns import plain
-from sagas.leases import RANGES
+from sagas.instances.turns import Hands, plain
 
 ENGINE = "rescind"
 """Who says what no person and no service said."""
@@ -18,8 +18,10 @@ ENGINE = "rescind"
 class Writes:
     """Gathered instance by instance; `write` writes."""
 
-    def __init__(self) -> None:
+    def __init__(self, laying: Laying) -> None:
+        self._laying = laying
         self.rings = False
+        self.laid = False
         self.ended = False
         self._queue: list[tuple[Any, ...]] = []
         self._waits: list[tuple[Any, ...]] = []
@@ -85,8 +87,8 @@ class Writes:
             await connection.execute(QUERIES.say, *columns(self._facts, 6))
             self._facts = []
 
-    async def write(self, connection: Connection) -> None:
-        """Everything, in the caller's transaction."""
+    async def write(self, connection: Connection, hands: Sequence[Hands]) -> None:
+        """Everything, in the caller's transaction. `hands`: those that look for what is to be undone after it."""
         await self.said(connection)
         if self._adopted:
             await connection.execute(QUERIES.adopt, self._adopted)
@@ -103,31 +105,8 @@ class Writes:
         if self._changes:
             await connection.execute(QUERIES.change, *columns(self._changes, 8))
         if self._lays:
-            await self._lay(connection)
+            laid = await self._laying.lay(connection, self._lays)
+            self.laid, self.ended = laid.asks_workers, self.ended or laid.has_ended
+            self.rings |= self.laid and not all(any(one.undoes(row) for one in hands) for row in self._lays)
         if self.rings:
             await connection.execute(QUERIES.ring)
-
-    async def _lay(self, connection: Connection) -> None:
-        """Hand the undoing to the standing rollbacks, one per environment and range."""
-        rollbacks: dict[tuple[str, int], UUID] = {}
-        for environment, number in sorted({(row["environment"], range_of(row)) for row in self._lays}):
-            rollbacks[environment, number] = await standing(connection, environment, number)
-        rows = [
-            (rollbacks[row["environment"], range_of(row)], row["environment"], row["saga"], row["id"]) for row in self._lays
-        ]
-        await connection.execute(QUERIES.lay, *columns(rows, 4))
-
-
-def range_of(row: Mapping[str, Any]) -> int:
-    """Which standing rollback of its environment undoes an instance: spread by chance of its id, wherever it is leased."""
-    return int(row["uid"].int % RANGES)
-
-
-async def standing(connection: Connection, environment: str, number: int) -> UUID:
-    """The standing rollback of an environment and range, made where there is none yet."""
-    found: UUID | None = await connection.fetchval(QUERIES.standing, environment, number)
-    if found is None:
-        await connection.execute(QUERIES.raise_standing, environment, number)
-        found = await connection.fetchval(QUERIES.standing, environment, number)
-    assert found is not None, "it was just made"
-    return found

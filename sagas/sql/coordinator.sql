@@ -28,6 +28,8 @@ SELECT
      WHERE d.rollback_id = r.id AND d.judge_at IS NOT NULL) AS judge_in_seconds,
     EXISTS (SELECT FROM sagas.compensations AS c WHERE c.rollback_id = r.id AND c.state = 'due') AS has_due,
     EXISTS (SELECT FROM sagas.compensations AS c
+            WHERE c.rollback_id = r.id AND c.state = 'due' AND c.action <> 'worker') AS has_declared,
+    EXISTS (SELECT FROM sagas.compensations AS c
             WHERE c.environment = r.environment AND c.rollback_id = r.id AND c.state = 'running') AS has_running
 FROM sagas.rollbacks AS r WHERE r.id = $1
 

@@ -30,23 +30,29 @@ ORDER BY c.position DESC, c.id DESC
 LIMIT $4
 
 -- name: worker_candidates
+-- What workers may begin of these rollbacks, as far as they run: from each in turn, latest completion first.
 SELECT
     c.id, c.environment, c.kind, c.connection, c.subject, c.position, c.attempt, c.attempt_base, c.doubtful, c.merge_key IS NOT NULL AS merged,
-    c.definition, c.definition_is_kind, c.definition_version, c.step, 
-    extract(EPOCH FROM c.due_at - clock_timestamp())::double precision AS due_in_seconds,
+    c.definition, c.definition_is_kind, c.definition_version, c.step,
+    0::double precision AS due_in_seconds,
     coalesce(extract(EPOCH FROM clock_timestamp() - c.first_sent_at), 0)::double precision AS since_first_seconds,
     c.merge_key IS NOT NULL AND (r.enumerated_at IS NULL OR EXISTS (
         SELECT FROM sagas.dispositions AS d
         WHERE d.rollback_id = c.rollback_id AND d.judge_at IS NOT NULL AND d.merge_key = c.merge_key)) AS is_open,
     EXISTS (SELECT FROM sagas.subjects AS s
         WHERE s.environment = c.environment AND s.subject = c.subject AND s.compensation_id <> c.id) AS is_busy
-FROM sagas.compensations AS c
-INNER JOIN sagas.rollbacks AS r ON r.id = c.rollback_id
-WHERE c.rollback_id = $1 AND c.state = 'due' AND c.action = 'worker' AND c.due_at <= clock_timestamp()
-    AND c.definition = $5 AND NOT c.definition_is_kind AND c.definition_version = ANY($6::text []) AND c.step = ANY($7::text [])
-    AND ($2::timestamptz IS NULL OR (c.position, c.id) < ($2, $3::uuid))
-ORDER BY c.position DESC, c.id DESC
-LIMIT $4
+FROM unnest($1::uuid []) AS n (id)
+INNER JOIN sagas.rollbacks AS r
+    ON r.id = n.id AND r.state IN ('compensating', 'waiting') AND NOT r.paused AND r.cancelled_by IS NULL
+CROSS JOIN LATERAL (
+    SELECT x.*, row_number() OVER (ORDER BY x.position DESC, x.id DESC) AS place
+    FROM sagas.compensations AS x
+    WHERE x.rollback_id = r.id AND x.state = 'due' AND x.action = 'worker' AND x.due_at <= clock_timestamp()
+        AND x.definition = $3 AND NOT x.definition_is_kind AND x.definition_version = ANY($4::text []) AND x.step = ANY($5::text [])
+    ORDER BY x.position DESC, x.id DESC LIMIT $2
+) AS c
+ORDER BY c.place, r.id
+LIMIT $2
 
 -- name: stands
 -- Everything unfinished in the saga instances in which these compensations stand, whichever rollback undoes it (P14); from the
@@ -100,8 +106,9 @@ WHERE s.compensation_id = excluded.compensation_id
 RETURNING s.compensation_id
 
 -- name: lock_due
+-- Here and below by id alone: asked in so many words for what is due, a plan made while little was would go over all of it.
 SELECT c.id FROM sagas.compensations AS c
-WHERE c.id = ANY($1::uuid []) AND c.state = 'due' ORDER BY c.id FOR UPDATE SKIP LOCKED
+WHERE c.id = ANY($1::uuid []) AND c.state NOT IN ('running', 'waiting', 'final') ORDER BY c.id FOR UPDATE SKIP LOCKED
 
 -- name: begin
 -- Durable before anything is sent: an attempt that is not heard of again may have acted.
@@ -110,12 +117,13 @@ WITH begun AS (
         state = 'running', attempt = c.attempt + 1, token = n.token, reason = NULL,
         lease_until = clock_timestamp() + n.lease_seconds * interval '1 second',
         first_sent_at = coalesce(c.first_sent_at, clock_timestamp())
-    FROM unnest($1::uuid [], $2::uuid [], $3::double precision [], $4::boolean []) AS n (id, token, lease_seconds, relaxed)
-    WHERE c.id = n.id AND c.state = 'due'
-    RETURNING c.*, n.relaxed
+    FROM unnest($1::uuid [], $2::uuid [], $3::double precision [], $4::boolean [], $5::text [])
+        AS n (id, token, lease_seconds, relaxed, actor)
+    WHERE c.id = n.id AND c.state NOT IN ('running', 'waiting', 'final')
+    RETURNING c.*, n.relaxed, n.actor
 ), noted AS (
     INSERT INTO sagas.attempts (compensation_id, attempt, verb, actor, relaxed)
-    SELECT b.id, b.attempt, 'act', $5, b.relaxed FROM begun AS b
+    SELECT b.id, b.attempt, 'act', b.actor, b.relaxed FROM begun AS b
 )
 SELECT
     b.id, b.environment, b.rollback_id, b.kind, b.action, b.action_key, b.ends_as, b.definition, b.definition_is_kind,
@@ -137,7 +145,8 @@ SELECT r.id, r.reason, r.incident FROM sagas.rollbacks AS r WHERE r.id = ANY($1:
 
 -- name: expire
 -- Past the provider's window: repeating it could act twice. A person decides.
-UPDATE sagas.compensations SET state = 'waiting', reason = $2 WHERE id = ANY($1::uuid []) AND state = 'due' RETURNING id
+UPDATE sagas.compensations SET state = 'waiting', reason = $2
+WHERE id = ANY($1::uuid []) AND state NOT IN ('running', 'waiting', 'final') RETURNING id
 
 -- name: interrupted
 -- Attempts that can act no longer and of which nothing was heard.

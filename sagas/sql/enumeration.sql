@@ -90,8 +90,9 @@ RETURNING r.id
 
 -- name: join
 INSERT INTO sagas.members (rollback_id, effect_id, undetermined)
-SELECT $1, m.effect_id, m.undetermined FROM unnest($2::uuid [], $3::boolean []) AS m (effect_id, undetermined)
-ORDER BY m.effect_id
+SELECT m.rollback_id, m.effect_id, m.undetermined
+FROM unnest($1::uuid [], $2::uuid [], $3::boolean []) AS m (rollback_id, effect_id, undetermined)
+ORDER BY m.rollback_id, m.effect_id
 ON CONFLICT DO NOTHING
 
 -- name: canceller
@@ -109,13 +110,13 @@ INSERT INTO sagas.dispositions AS d (
     effect_id, environment, rollback_id, compensation_id, kind, saga, saga_instance, position, amount_minor, currency,
     merge_key, judge_at, state, reason, by_whom)
 SELECT
-    n.effect_id, $2, $1, n.compensation_id, n.kind, n.saga, n.saga_instance, n.position, n.amount_minor, n.currency,
-    n.merge_key, clock_timestamp() + n.judge_in_seconds * interval '1 second', n.state, n.reason, n.by_whom
+    n.effect_id, n.environment, n.rollback_id, n.compensation_id, n.kind, n.saga, n.saga_instance, n.position, n.amount_minor,
+    n.currency, n.merge_key, clock_timestamp() + n.judge_in_seconds * interval '1 second', n.state, n.reason, n.by_whom
 FROM unnest(
-    $3::uuid [], $4::uuid [], $5::text [], $6::text [], $7::text [], $8::timestamptz [], $9::bigint [], $10::text [],
-    $11::text [], $12::double precision [], $13::text [], $14::text [], $15::text []
-) AS n (effect_id, compensation_id, kind, saga, saga_instance, position, amount_minor, currency, merge_key, judge_in_seconds,
-    state, reason, by_whom)
+    $1::uuid [], $2::text [], $3::uuid [], $4::uuid [], $5::text [], $6::text [], $7::text [], $8::timestamptz [], $9::bigint [],
+    $10::text [], $11::text [], $12::double precision [], $13::text [], $14::text [], $15::text []
+) AS n (rollback_id, environment, effect_id, compensation_id, kind, saga, saga_instance, position, amount_minor, currency, merge_key,
+    judge_in_seconds, state, reason, by_whom)
 ORDER BY n.effect_id
 ON CONFLICT (effect_id) DO UPDATE SET
     compensation_id = excluded.compensation_id, position = excluded.position, judge_at = excluded.judge_at,
@@ -129,12 +130,12 @@ INSERT INTO sagas.compensations (
     id, environment, rollback_id, kind, action, action_key, merge_key, ends_as, definition, definition_is_kind,
     definition_version, step, connection, subject, position)
 SELECT
-    n.id, $2, $1, n.kind, n.action, n.action_key, n.merge_key, n.ends_as, n.definition, n.definition_is_kind,
+    n.id, n.environment, n.rollback_id, n.kind, n.action, n.action_key, n.merge_key, n.ends_as, n.definition, n.definition_is_kind,
     n.definition_version, n.step, n.connection, n.subject, n.position
 FROM unnest(
-    $3::uuid [], $4::text [], $5::text [], $6::text [], $7::text [], $8::text [], $9::text [], $10::boolean [], $11::text [],
-    $12::text [], $13::text [], $14::text [], $15::timestamptz []
-) AS n (id, kind, action, action_key, merge_key, ends_as, definition, definition_is_kind, definition_version, step, connection,
+    $1::uuid [], $2::text [], $3::uuid [], $4::text [], $5::text [], $6::text [], $7::text [], $8::text [], $9::text [],
+    $10::boolean [], $11::text [], $12::text [], $13::text [], $14::text [], $15::timestamptz []
+) AS n (rollback_id, environment, id, kind, action, action_key, merge_key, ends_as, definition, definition_is_kind, definition_version, step, connection,
     subject, position)
 ORDER BY n.action_key
 

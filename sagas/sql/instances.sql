@@ -179,8 +179,10 @@ WITH changed AS (
 SELECT c.uid FROM changed AS c
 
 -- name: standing
-SELECT r.id FROM sagas.rollbacks AS r
-WHERE r.carries = 'instances' AND r.environment = $1 AND sagas.lease_range(r.id) = $2
+SELECT n.environment, n.range, r.id, r.state
+FROM unnest($1::text [], $2::integer []) AS n (environment, range)
+INNER JOIN sagas.rollbacks AS r
+    ON r.environment = n.environment AND sagas.lease_range(r.id) = n.range AND r.carries = 'instances'
 
 -- name: raise_standing
 -- Closed, drained and enumerated from its first moment: it has no flags, and its set is what is joined to it.
@@ -194,30 +196,25 @@ WHERE sagas.lease_range(c.id) = $2
 LIMIT 1
 ON CONFLICT (environment, sagas.lease_range(id)) WHERE carries = 'instances' DO NOTHING
 
--- name: lay
--- Everything done under these instances that has not ended: joined to the standing rollback, and to be looked at by whoever drives
--- it. An older server may have taken the standing rollback for one that has settled.
-WITH chosen AS MATERIALIZED (
-    SELECT n.rollback_id, e.id, e.status IN ('admitted', 'in_doubt') AS undetermined
-    FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text []) AS n (rollback_id, environment, saga, id)
-    INNER JOIN sagas.effects AS e ON e.environment = n.environment AND e.saga = n.saga AND e.saga_instance = n.id
-    LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
-    WHERE e.saga_instance IS NOT NULL AND (d.effect_id IS NULL OR d.state IN ('pending', 'waiting'))
-), joined AS (
-    INSERT INTO sagas.members (rollback_id, effect_id, undetermined)
-    SELECT c.rollback_id, c.id, c.undetermined FROM chosen AS c ORDER BY c.rollback_id, c.id
-    ON CONFLICT DO NOTHING
-), reopened AS (
-    UPDATE sagas.rollbacks AS r SET state = 'compensating', version = r.version + 1
-    WHERE r.id = ANY($1::uuid []) AND r.state = 'settled'
-), rung AS (
-    SELECT pg_notify('rescind_rollback', c.rollback_id::text) FROM (SELECT DISTINCT x.rollback_id FROM chosen AS x) AS c
-), noted AS (
-    INSERT INTO sagas.late (rollback_id, effect_id)
-    SELECT c.rollback_id, c.id FROM chosen AS c ORDER BY c.rollback_id, c.id
-    ON CONFLICT (rollback_id, effect_id) DO UPDATE SET at = clock_timestamp()
-)
-SELECT count(*) FROM rung
+-- name: to_undo
+-- Everything done under these instances that has not ended, as the enumeration of a kill reads it; `number` says whose it is.
+SELECT
+    n.number, e.id, e.environment, e.kind, e.key, e.kind_version, e.flag, e.status, e.saga, e.saga_version, e.saga_instance, e.step,
+    e.subject, e.payload, e.result, e.admitted_at, e.completed_at, d.rollback_id AS owner, d.state AS disposition,
+    d.compensation_id, d.judge_count, d.by_whom AS decided_by, d.reason,
+    extract(EPOCH FROM e.lease_until - clock_timestamp())::double precision AS lease_left_seconds
+FROM unnest($1::text [], $2::text [], $3::text []) WITH ORDINALITY AS n (environment, saga, id, number)
+INNER JOIN sagas.effects AS e ON e.environment = n.environment AND e.saga = n.saga AND e.saga_instance = n.id
+LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
+WHERE e.saga_instance IS NOT NULL AND (d.effect_id IS NULL OR d.state IN ('pending', 'waiting'))
+ORDER BY e.id
+
+-- name: reopen_standing
+-- An older server may have taken a standing rollback for one that has settled.
+UPDATE sagas.rollbacks AS r SET state = 'compensating', version = r.version + 1 WHERE r.id = ANY($1::uuid []) AND r.state = 'settled'
+
+-- name: ring_drives
+SELECT pg_notify('rescind_rollback', n.id::text) FROM unnest($1::uuid []) AS n (id)
 
 -- name: held
 SELECT e.id FROM unnest($2::uuid [], $3::uuid []) AS n (id, token)
@@ -278,6 +275,32 @@ CROSS JOIN LATERAL (
 WHERE m.range = ANY($1::smallint []) AND (
     coalesce(x.is_final, true) OR (x.reason IS NOT NULL) <> (i.state = 'waiting'))
 LIMIT $2
+
+-- name: lock_undone
+-- The instances in which these compensations undid something, as far as nobody else is at them: whoever is, or a coordinator's next
+-- look, says how they stand.
+SELECT i.uid FROM sagas.instances AS i
+INNER JOIN (
+    SELECT DISTINCT d.environment, d.saga, d.saga_instance FROM sagas.dispositions AS d
+    WHERE d.compensation_id = ANY($1::uuid []) AND d.saga_instance IS NOT NULL
+) AS t ON i.environment = t.environment AND i.saga = t.saga AND i.id = t.saga_instance
+WHERE i.laid AND i.state <> 'undone'
+ORDER BY i.uid FOR NO KEY UPDATE OF i SKIP LOCKED
+
+-- name: undone_now
+-- How the undoing of these instances stands, of those of which it is to be said: see `being_undone`. After their locks, so that it
+-- sees what others have ended before.
+SELECT i.uid, x.is_final, x.reason
+FROM sagas.instances AS i
+CROSS JOIN LATERAL (
+    SELECT bool_and(coalesce(d.state NOT IN ('pending', 'waiting')
+            AND NOT (d.state = 'never_happened' AND e.status IN ('succeeded', 'in_doubt')), false)) AS is_final,
+        CASE WHEN bool_and(coalesce(d.state <> 'pending', false)) THEN min(d.reason) FILTER (WHERE d.state = 'waiting') END AS reason
+    FROM sagas.effects AS e
+    LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
+    WHERE e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
+) AS x
+WHERE i.uid = ANY($1::uuid []) AND (coalesce(x.is_final, true) OR (x.reason IS NOT NULL) <> (i.state = 'waiting'))
 
 -- name: conclude
 WITH changed AS (

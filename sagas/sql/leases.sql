@@ -45,3 +45,18 @@ SELECT
 FROM sagas.leases
 WHERE range = $1 AND token = $2 AND holder = $3 AND expires_at > clock_timestamp()
 FOR KEY SHARE
+
+-- name: fence_all
+-- The same for a group over several ranges: those that are still held, in one order.
+SELECT
+    l.range,
+    set_config('idle_in_transaction_session_timeout', $4::text, true),
+    set_config('transaction_timeout', $5::text, true),
+    set_config('enable_seqscan', 'off', true),
+    set_config('enable_hashjoin', 'off', true),
+    set_config('enable_mergejoin', 'off', true)
+FROM sagas.leases AS l
+INNER JOIN unnest($2::smallint [], $3::bigint []) AS held (range, token) ON held.range = l.range AND held.token = l.token
+WHERE l.holder = $1 AND l.expires_at > clock_timestamp()
+ORDER BY l.range
+FOR KEY SHARE OF l

@@ -15,6 +15,7 @@ SELECT x.uid FROM unnest($2::text [], $3::text []) AS v (saga, version)
 CROSS JOIN LATERAL (
     SELECT i.uid FROM sagas.instances AS i
     WHERE i.environment = $1 AND i.saga = v.saga AND i.version = v.version AND i.uid < $4 AND i.uid >= $5
+        AND i.started_at > '-infinity' -- the index's own condition
     ORDER BY i.uid DESC LIMIT $6
 ) AS x
 ORDER BY x.uid DESC LIMIT $6

@@ -21,7 +21,7 @@ UPDATE sagas.rollbacks SET version = version + 1, state = CASE WHEN state = 'wai
 WHERE id = ANY($1::uuid [])
 
 -- name: running_rollbacks
--- Those with something due that this worker serves.
+-- Those with something due that this worker serves. Not locked: who claims looks again.
 SELECT r.id FROM sagas.rollbacks AS r
 WHERE r.environment = $1 AND r.state IN ('compensating', 'waiting') AND NOT r.paused AND r.cancelled_by IS NULL
     AND EXISTS (
@@ -31,26 +31,44 @@ WHERE r.environment = $1 AND r.state IN ('compensating', 'waiting') AND NOT r.pa
             AND c.step = ANY($4::text []))
 ORDER BY r.id LIMIT 100
 
+-- name: at_work
+-- A statement of its own, in one order: what follows sees a pause that was said before it was granted (hazard 15).
+SELECT pg_advisory_xact_lock_shared(n.key)
+FROM (SELECT sagas.work_key(u.id) AS key FROM unnest($1::uuid []) AS u (id) ORDER BY 1 OFFSET 0) AS n
+
 -- name: held
 SELECT c.id, c.token, c.environment, c.rollback_id, c.attempt, c.attempt_base, c.doubtful, c.definition, c.definition_is_kind,
-    c.definition_version, c.step,
+    c.definition_version, c.step, r.carries,
     coalesce(extract(EPOCH FROM clock_timestamp() - c.first_sent_at), 0)::double precision AS since_first_seconds
-FROM unnest($2::uuid [], $3::uuid []) AS n (id, token)
+FROM unnest($1::uuid [], $2::uuid []) AS n (id, token)
 INNER JOIN sagas.compensations AS c ON c.id = n.id AND c.token = n.token
-WHERE c.environment = $1 AND c.action = 'worker'
+INNER JOIN sagas.rollbacks AS r ON r.id = c.rollback_id
+WHERE c.action = 'worker'
 
 -- name: keep
 UPDATE sagas.compensations AS c SET lease_until = clock_timestamp() + $4::double precision * interval '1 second'
 FROM unnest($2::uuid [], $3::uuid []) AS n (id, token)
-WHERE c.environment = $1 AND c.id = n.id AND c.token = n.token AND c.state = 'running' AND c.lease_until > clock_timestamp()
+WHERE c.environment = $1 AND c.id = n.id AND c.token = n.token AND c.state NOT IN ('due', 'waiting', 'final')
+    AND c.lease_until > clock_timestamp()
 RETURNING c.id
 
 -- name: note_late
 -- News of an attempt that no longer counts is kept as evidence.
 INSERT INTO sagas.attempts (compensation_id, attempt, verb, actor, started_at, ended_at, outcome, detail)
-SELECT c.id, c.attempt, 'act', $1, clock_timestamp(), clock_timestamp(), 'lost', n.detail::jsonb
-FROM unnest($2::uuid [], $3::text []) AS n (id, detail)
+SELECT c.id, c.attempt, 'act', n.worker, clock_timestamp(), clock_timestamp(), 'lost', n.detail::jsonb
+FROM unnest($1::text [], $2::uuid [], $3::text []) AS n (worker, id, detail)
 INNER JOIN sagas.compensations AS c ON c.id = n.id AND c.action = 'worker'
 
 -- name: ring
-SELECT pg_notify('rescind_rollback', n.id::text) FROM unnest($1::uuid []) AS n (id)
+-- A coordinator is told where it has something to begin, or may count a kill's effects; polling finds the rest.
+SELECT pg_notify('rescind_rollback', r.id::text)
+FROM unnest($1::uuid []) AS n (id)
+INNER JOIN sagas.rollbacks AS r ON r.id = n.id
+WHERE EXISTS (SELECT FROM sagas.compensations AS c WHERE c.rollback_id = r.id AND c.state = 'due' AND c.action <> 'worker')
+    OR (r.carries = 'kill'
+        AND NOT EXISTS (SELECT FROM sagas.compensations AS c WHERE c.rollback_id = r.id AND c.state = 'due')
+        AND NOT EXISTS (SELECT FROM sagas.compensations AS c
+            WHERE c.environment = r.environment AND c.rollback_id = r.id AND c.state = 'running'))
+
+-- name: ring_workers
+SELECT pg_notify('rescind_ready', '')

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
+from collections.abc import AsyncIterator
 
 import pytest
 from rescind.wire import Task, TaskClaim, TaskHeartbeat, TaskReport, TaskReportRequest
 
+from runtime.postgres import Postgres
 from runtime.problem import Problem
 from runtime.tokens import Principal
 from sagas.tasks import TaskService
@@ -19,8 +22,20 @@ STRANGER = Principal(id="s", name="stranger", environment=ENVIRONMENT, scopes=fr
 
 
 @pytest.fixture
-def tasks(world: World) -> TaskService:
-    return TaskService(world.pg, world.clock, world.entropy)
+async def tasks(world: World) -> AsyncIterator[TaskService]:
+    async with serving(world, world.pg) as tasks:
+        yield tasks
+
+
+@contextlib.asynccontextmanager
+async def serving(world: World, pg: Postgres) -> AsyncIterator[TaskService]:
+    """The parts of a server that answer workers, over this database."""
+    tasks = TaskService(pg, world.clock, world.entropy)
+    await tasks.start()
+    try:
+        yield tasks
+    finally:
+        await tasks.stop()
 
 
 def ask(**changes: object) -> TaskClaim:

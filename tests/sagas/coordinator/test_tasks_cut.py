@@ -16,11 +16,12 @@ from rescind.wire import Task
 from runtime.errors import OutcomeUnknown, Unavailable
 from runtime.postgres import Postgres
 from sagas.tasks import TaskService
-from tests.sagas.coordinator.test_tasks import WORKER, ask, news
+from tests.sagas.coordinator.test_tasks import WORKER, ask, news, serving, tasks
 from tests.sagas.coordinator.world import ENVIRONMENT, WORK, World
 from tests.sagas.ledger.cutting import Cutter
 from tests.waiting import until
 
+__all__ = ["tasks"]
 MESSAGES_MAX = 60
 LOST = pytest.mark.parametrize("loses_answer", [False, True], ids=["message lost", "answer lost"])
 STANDING = """
@@ -44,7 +45,9 @@ async def through(cutter: Cutter, world: World) -> AsyncIterator[TaskService]:
     """A server whose connections lead through the cutter."""
     line = await Postgres.open(await cutter.open(), application_name="cut", wait_seconds=10)
     try:
-        yield TaskService(line, world.clock, world.entropy)
+        async with serving(world, line) as tasks:
+            yield tasks
+            cutter.disarm()
     finally:
         cutter.disarm()
         await line.close()
@@ -76,11 +79,11 @@ async def claimed(tasks: TaskService, lease_seconds: float, wait_seconds: float 
 
 @LOST
 async def test_a_claim_cut_anywhere_is_whole_or_nothing_and_the_task_is_carried_out_once(
-    world: World, loses_answer: bool
+    world: World, tasks: TaskService, loses_answer: bool
 ) -> None:  # P13, P15
     await world.define(WORK)
     await world.started()
-    direct = TaskService(world.pg, world.clock, world.entropy)
+    direct = tasks
     cuts, seen = 0, set()
     for message in range(1, MESSAGES_MAX):
         cutter = Cutter(world.pg.url)
@@ -112,10 +115,12 @@ async def test_a_claim_cut_anywhere_is_whole_or_nothing_and_the_task_is_carried_
 
 
 @LOST
-async def test_a_report_cut_anywhere_is_whole_or_nothing_and_may_be_repeated(world: World, loses_answer: bool) -> None:  # P13
+async def test_a_report_cut_anywhere_is_whole_or_nothing_and_may_be_repeated(
+    world: World, tasks: TaskService, loses_answer: bool
+) -> None:  # P13
     await world.define(WORK)
     await world.started()
-    direct = TaskService(world.pg, world.clock, world.entropy)
+    direct = tasks
     cuts = 0
     for message in range(1, MESSAGES_MAX):
         cutter = Cutter(world.pg.url)

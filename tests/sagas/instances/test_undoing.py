@@ -128,3 +128,42 @@ async def test_money_above_the_limit_waits_in_an_instances_own_undoing_too(world
     await server.say("o1", "retry")
     assert await server.act() == ["-reserve"]
     assert (await server.ended("o1"))[0] == "undone"
+
+
+async def test_what_turns_back_is_undone_by_its_own_worker_without_a_coordinator(world: World) -> None:  # P14
+    server = await world.server(coordinates=False)
+    await world.plan()
+    await server.begin("o1", claim=claim())
+    tasks, done = server.tasks, []
+    while tasks:
+        [task] = tasks
+        done.append((task.verb, task.step))
+        outcome = "failed" if done[-1] == ("act", "confirm") else "succeeded"
+        tasks = (await server.tell(task, outcome, final=outcome == "failed", then=claim())).tasks
+    assert done == [("act", "reserve"), ("act", "capture"), ("act", "confirm"), ("undo", "capture"), ("undo", "reserve")]
+    assert (await server.shown("o1"))["state"] == "undone", "said with the last of it, not by a later look"
+    assert await world.value("SELECT count(*) FROM sagas.moving") == 0
+    assert await world.value("SELECT array_agg(state) FROM sagas.strays") == ["undone"]
+
+
+async def test_what_turns_back_with_nothing_done_has_ended_at_once(world: World) -> None:
+    server = await world.server(coordinates=False)
+    await world.plan()
+    await server.begin("o1", claim=claim())
+    await server.tell(server.tasks[0], "failed", final=True)
+    assert (await server.shown("o1"))["state"] == "undone"
+    assert await world.undone("o1") == [("reserve", "never_happened")]
+
+
+async def test_a_server_lays_what_turns_back_in_a_range_of_its_own(world: World, server: Server) -> None:
+    await world.plan()
+    await until(lambda: _holds(server))
+    for number in range(4):
+        await server.begin(f"o{number}")
+    assert (await server.act(fails("confirm"))).count("-reserve") == 4
+    ranges = await world.rows("SELECT DISTINCT sagas.lease_range(rollback_id) AS range FROM sagas.dispositions")
+    assert [row["range"] for row in ranges] == [min(server.coordinator.leases.held())]
+
+
+async def _holds(server: Server) -> bool:
+    return bool(server.coordinator.leases.held())

@@ -128,12 +128,13 @@ class Server:
         self.world = world
         self.bells = Bells()
         self.ledger = Ledger(pg, clock, world.entropy)
-        self.engine = Engine(pg, clock, world.entropy, writers=writers, on_news=self.bells.news)
-        self.work = Work(
-            pg, clock, self.engine, TaskService(pg, clock, world.entropy, breakers=breakers), self.ledger, self.bells
-        )
-        self.instances = Instances(pg, clock, self.engine, self.bells, Decisions(pg))
         self.coordinator = world.coordinator(pg=pg, clock=clock, tuning=FAST)
+        self.engine = Engine(
+            pg, clock, world.entropy, writers=writers, on_news=self.bells.news, ranges=self.coordinator.leases.held
+        )
+        self.undoing = TaskService(pg, clock, world.entropy, breakers=breakers, on_news=self.bells.news)
+        self.work = Work(pg, clock, self.engine, self.undoing, self.ledger, self.bells)
+        self.instances = Instances(pg, clock, self.engine, self.bells, Decisions(pg))
         self.keeper = Keeper(pg, clock, self.engine, self.coordinator.leases, self.bells, poll_seconds=0.05)
         self.pg = pg
         self._coordinates = coordinates
@@ -141,6 +142,7 @@ class Server:
     async def start(self) -> None:
         await self.ledger.start()
         await self.engine.start()
+        await self.undoing.start()
         if self._coordinates:
             await self.coordinator.start()
             await self.keeper.start()
@@ -149,6 +151,7 @@ class Server:
         if self._coordinates:
             await self.keeper.stop()
             await self.coordinator.stop()
+        await self.undoing.stop()
         await self.engine.stop()
         await self.ledger.stop()
 
