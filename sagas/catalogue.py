@@ -149,8 +149,14 @@ def terms_of(rules: Rules, *, needs_approval: bool = False) -> Terms:
         notice_approved=rules.notice_approved,
         needs_approval=needs_approval,
         in_doubt=rules.in_doubt or "wait",
-        can_look_up=isinstance(rules.compensation, Refund),
+        can_look_up=isinstance(rules.compensation, Refund) or is_looked_up_by_worker(rules),
     )
+
+
+def is_looked_up_by_worker(rules: Rules) -> bool:
+    """Whether the team's own look-up says what became of an effect in doubt; a refund's provider is asked directly."""
+    has_own = isinstance(rules, StepDefinition) and rules.act.in_doubt == "look_up"
+    return has_own and not isinstance(rules.compensation, Refund)
 
 
 def action_of(executor: Compensation) -> str:

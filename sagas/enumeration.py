@@ -15,7 +15,8 @@ from msgspec import Struct
 from runtime.clock import Entropy
 from runtime.postgres import Connection
 from runtime.queries import Queries
-from sagas.catalogue import Catalogue, Effect, Reference, Rules, effect_of, terms_of
+from sagas import look_ups
+from sagas.catalogue import Catalogue, Effect, Reference, Rules, effect_of, is_looked_up_by_worker, terms_of
 from sagas.core.compensation import Reason
 from sagas.core.retry import delay_seconds
 from sagas.core.verdicts import Fate, judge
@@ -28,6 +29,9 @@ CHUNK = 1_000
 CHUNK_FIRST = 100
 LATE_MAX = 500
 JUDGE_MAX = 500
+NO_WORKER_SECONDS = 60.0
+ASK_SECONDS = 5.0
+"""How often it is looked at whether any worker can say; its answer is told at once."""
 
 
 class Rollback(Struct, frozen=True, kw_only=True):
@@ -55,8 +59,9 @@ class LookUp(Struct, frozen=True, kw_only=True):
 class Enumeration:
     """Each method works inside the caller's fenced transaction."""
 
-    def __init__(self, catalogue: Catalogue, entropy: Entropy) -> None:
+    def __init__(self, catalogue: Catalogue, entropy: Entropy, *, no_worker_seconds: float = NO_WORKER_SECONDS) -> None:
         self._catalogue = catalogue
+        self._no_worker_seconds = no_worker_seconds
         self._dispositions = Dispositions(entropy)
 
     async def chunk(self, connection: Connection, rollback: Rollback, limit: int | None = None) -> bool:
@@ -95,12 +100,35 @@ class Enumeration:
         judged = await self._judge(connection, ids)
         asked = [each for each in judged if each.verdict.fate is Fate.LOOK_UP]
         await self._write(connection, rollback, [each for each in judged if each.verdict.fate is not Fate.LOOK_UP])
-        look_ups = [
+        ours = [each for each in asked if each.rules is not None and not is_looked_up_by_worker(each.rules)]
+        await self._ask_workers(connection, [each for each in asked if each not in ours])
+        by_us = [
             LookUp(effect=each.effect, reference=each.reference, rules=each.rules)
-            for each in asked[:look_ups_max]
+            for each in ours[:look_ups_max]
             if each.reference is not None and each.rules is not None
         ]
-        return look_ups, len(judged) - len(asked)
+        return by_us, len(judged) - len(asked)
+
+    async def _ask_workers(self, connection: Connection, asked: Sequence[Judged]) -> None:
+        """Put the question to the team's workers, once; a person decides where it was given up or where there is none."""
+        if not asked:
+            return
+        ids = [each.effect.id for each in asked]
+        await look_ups.lay(
+            connection, [(each.effect.id, each.rules.settle_seconds) for each in asked if each.rules is not None]
+        )
+        stands = await look_ups.stands(connection, ids, unserved_seconds=self._no_worker_seconds)
+        given_up = [one for one in ids if one not in stands or stands[one]["given_up"]]
+        unserved = [one for one in ids if one not in given_up and not stands[one]["is_served"]]
+        counts = {each.effect.id: each.effect.judge_count for each in asked}
+        left = [one for one in ids if one not in given_up and one not in unserved]
+        if given_up:
+            await connection.execute(QUERIES.give_up, given_up, Reason.LOOK_UP_EXHAUSTED)
+        if unserved:
+            await connection.execute(QUERIES.give_up, unserved, Reason.NO_WORKER)
+        if left:
+            seconds = min(ASK_SECONDS, self._no_worker_seconds / 2)
+            await connection.execute(QUERIES.ask_again, left, [seconds] * len(left), [counts[one] for one in left])
 
     async def again(self, connection: Connection, rollback: Rollback, ids: Sequence[UUID]) -> None:
         """Judge these effects anew, as they are recorded now."""

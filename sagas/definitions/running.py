@@ -83,9 +83,6 @@ def doing(step: StepDefinition, at: str) -> Iterator[Fault]:
     if act.guarantee == "at_most_once" and act.in_doubt == "again":
         detail = "what is done at most once is not begun again: wait, look_up or assume_done"
         yield Fault(pointer=f"{at}/in_doubt", detail=detail, code="guarantee")
-    if act.in_doubt == "look_up":
-        detail = "a step's outcome is not looked up by the coordinator yet: again, wait, or assume_done"
-        yield Fault(pointer=f"{at}/in_doubt", detail=detail, code=NOT_OFFERED)
     if act.in_doubt == "assume_done" and isinstance(step.compensation, Refund):
         detail = "what moves money is not assumed done: again, or wait for a person to say"
         yield Fault(pointer=f"{at}/in_doubt", detail=detail, code="not_harmless")

@@ -201,6 +201,10 @@ class Advance:
             wait = planned.wait(name)
             assert wait is not None, "the plan has it"
             self._writes.stand(uid, name, wait.seconds if wait.what == "delay" else wait.deadline_seconds)
+        for name in decision.look_up:
+            doubted = planned.definition.step(name)
+            assert doubted is not None, "the plan has the definition's steps"
+            self._writes.look_up(known.by_step[name]["id"], doubted.settle_seconds)
         reason: str | None = decision.reason
         turned_back, laid = row["turned_back"], False
         error: Any = None

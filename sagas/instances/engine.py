@@ -26,6 +26,7 @@ from sagas.instances.beginning import begin, no_version
 from sagas.instances.facts import Known
 from sagas.instances.plans import Plans
 from sagas.instances.rows import QUERIES, Step, columns
+from sagas.instances.sighting import sight
 from sagas.instances.turns import Answer, Hands, Heard, Turn
 from sagas.instances.words import Words
 from sagas.instances.writes import Writes
@@ -136,7 +137,7 @@ class Engine:
     async def _look(self, connection: Connection, turns: Sequence[Turn]) -> _Group:
         """Without locks: what the turns concern, and under which flags."""
         group = _Group()
-        reported = [report.effect_id for turn in turns for report in turn.reports]
+        reported = [effect for turn in turns for effect in turn.effects()]
         group.steps = await rows.steps(connection, reported) if reported else {}
         due = [await self._due(connection, turn) for turn in turns]
         named = {uid for turn in turns for uid in turn.instances()} | {uid for one in due for uid in one}
@@ -148,10 +149,10 @@ class Engine:
             for start in turn.starts:
                 marks.add((start.environment, start.saga, start.id))
                 of_turn.update(fences.get((start.environment, start.saga, start.version), {}))
-            for report in turn.reports:
-                step = group.steps.get(report.effect_id)
+            for effect in turn.effects():
+                step = group.steps.get(effect)
                 if step is not None:
-                    marks.add(report.effect_id)
+                    marks.add(effect)
                     of_turn.update({flag: _key(step, flag) for flag in step.place.flags})
             for uid in [*turn.instances(), *due[index]]:
                 of_turn.update(flags.get(uid, {}))
@@ -212,6 +213,7 @@ class Engine:
         locked += await connection.fetch(QUERIES.lock_free, free) if free else []
         held = {row["uid"]: dict(row) for row in locked}
         await self._record(connection, turns, answers, group)
+        await self._sight(connection, turns, answers, group)
         taken = await self._take(connection, group, held, turns, writes)
         silent = await self._abandon(connection, turns, held, taken)
         taken |= await self._words.hear(connection, turns, answers, held, writes)
@@ -252,6 +254,18 @@ class Engine:
                 for one in turn.reports
             ]
 
+    async def _sight(self, connection: Connection, turns: Sequence[Turn], answers: Sequence[Answer], group: _Group) -> None:
+        """What look-ups said, of the sagas that their workers may speak of."""
+        told = [
+            one
+            for turn in turns
+            for one in turn.sightings
+            if (step := group.steps.get(one.effect_id)) is not None and (turn.sagas is None or step.saga in turn.sagas)
+        ]
+        counted = await sight(connection, told, group.steps, self.plans, self._entropy) if told else set()
+        for turn, answer in zip(turns, answers, strict=True):
+            answer.sighted = ["recorded" if one.effect_id in counted else "lost" for one in turn.sightings]
+
     async def _take(
         self, connection: Connection, group: _Group, held: dict[UUID, Any], turns: Sequence[Turn], writes: Writes
     ) -> set[tuple[UUID, str]]:
@@ -278,7 +292,7 @@ class Engine:
             return set()
         rows_ = await connection.fetch(QUERIES.abandon, silent)
         taken |= {(row["uid"], row["step"]) for row in rows_}
-        return {row["uid"] for row in rows_}
+        return {row["uid"] for row in [*rows_, *await connection.fetch(QUERIES.unanswered, silent)]}
 
 
 def _told(turns: Sequence[Turn], group: _Group) -> list[Told]:
@@ -318,6 +332,7 @@ def _nothing(turn: Turn) -> Answer:
     return Answer(
         started=[no_version(start) for start in turn.starts],
         reported=["lost" for _ in turn.reports],
+        sighted=["lost" for _ in turn.sightings],
         heard=[Heard(changed=False, state="", paused=False) for _ in turn.words],
     )
 

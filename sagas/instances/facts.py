@@ -99,5 +99,5 @@ def _step(effect: Record, earlier: int) -> StepFact:
         is_final=isinstance(error, dict) and error.get("final") is True,
         is_leased=effect["is_leased"],
         since_first_seconds=max(0.0, effect["since_first_seconds"]),
-        looking="in_vain",
+        looking="not" if (given_up := effect["look_up_given_up"]) is None else "in_vain" if given_up else "asked",
     )

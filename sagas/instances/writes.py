@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from runtime.postgres import Connection
+from sagas import look_ups
 from sagas.instances.rows import QUERIES, columns
 from sagas.instances.turns import plain
 from sagas.leases import RANGES
@@ -30,6 +31,7 @@ class Writes:
         self._adopted: list[UUID] = []
         self._watched: list[UUID] = []
         self._unwatched: list[UUID] = []
+        self._asked: list[tuple[UUID, float]] = []
 
     def queue(self, row: Mapping[str, Any], step: str, in_seconds: float) -> None:
         """Lay a step ready, for whoever can act it."""
@@ -40,6 +42,10 @@ class Writes:
     def stand(self, uid: UUID, name: str, in_seconds: float | None) -> None:
         """Set a wait up; without a deadline where `in_seconds` is null."""
         self._waits.append((uid, name, in_seconds))
+
+    def look_up(self, effect: UUID, settle_seconds: float) -> None:
+        """Have the team's look-up say what became of an effect in doubt."""
+        self._asked.append((effect, settle_seconds))
 
     def say(
         self,
@@ -94,6 +100,8 @@ class Writes:
             await connection.execute(QUERIES.clear, self._cleared)
         if self._queue:
             await connection.execute(QUERIES.queue, *columns(self._queue, 7))
+        if self._asked:
+            await look_ups.lay(connection, self._asked)
         if self._waits:
             await connection.execute(QUERIES.stand, *columns(self._waits, 3))
         if self._watched:

@@ -93,12 +93,13 @@ SELECT n.uid, n.facts, n.waits, n.queued, n.is_watched,
     e.tombstoned, e.result, e.error, e.lease_until > clock_timestamp() AS is_leased,
     extract(EPOCH FROM clock_timestamp()
         - CASE WHEN e.attempt > 1 THEN uuid_extract_timestamp(e.id) ELSE e.admitted_at END)::double precision AS since_first_seconds,
-    d.state AS disposition, r.carries
+    d.state AS disposition, r.carries, k.given_up AS look_up_given_up
 FROM said AS n
 LEFT JOIN sagas.effects AS e
     ON e.environment = n.environment AND e.saga = n.saga AND e.saga_instance = n.id AND e.saga_instance IS NOT NULL
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
 LEFT JOIN sagas.rollbacks AS r ON r.id = d.rollback_id
+LEFT JOIN sagas.look_ups AS k ON k.effect_id = e.id AND k.attempt = e.attempt
 ORDER BY e.generation, e.id
 
 -- name: queue
@@ -244,7 +245,12 @@ FROM sagas.moving AS m
 INNER JOIN sagas.instances AS i ON i.uid = m.uid AND i.run_by IS NOT NULL AND i.state = 'running'
 WHERE m.range = ANY($1::smallint []) AND EXISTS (
     SELECT FROM sagas.ready AS r
-    WHERE r.uid = i.uid AND r.due_at < clock_timestamp() - i.lease_seconds * interval '1 second')
+    WHERE r.uid = i.uid AND r.due_at < clock_timestamp() - i.lease_seconds * interval '1 second'
+    UNION ALL
+    SELECT FROM sagas.effects AS e
+    INNER JOIN sagas.look_ups AS k ON k.effect_id = e.id
+    WHERE e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id AND NOT k.given_up
+        AND k.due_at < clock_timestamp() - i.lease_seconds * interval '1 second')
 LIMIT $2
 
 -- name: passed
@@ -257,6 +263,15 @@ DELETE FROM sagas.ready AS r USING sagas.instances AS i
 WHERE r.uid = ANY($1::uuid []) AND i.uid = r.uid AND r.run_by IS NOT NULL
     AND r.due_at < clock_timestamp() - i.lease_seconds * interval '1 second'
 RETURNING r.uid, r.step
+
+-- name: unanswered
+-- Of whom a look-up still lies there under the lock, though its process should have come for it.
+SELECT DISTINCT i.uid
+FROM sagas.instances AS i
+INNER JOIN sagas.effects AS e ON e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
+INNER JOIN sagas.look_ups AS k ON k.effect_id = e.id AND NOT k.given_up
+WHERE i.uid = ANY($1::uuid []) AND i.run_by IS NOT NULL
+    AND k.due_at < clock_timestamp() - i.lease_seconds * interval '1 second'
 
 -- name: adopt
 -- What lay ready for a process that is gone is anybody's.
@@ -316,9 +331,12 @@ SELECT r.step, r.due_at FROM sagas.ready AS r WHERE r.uid = $1 ORDER BY r.due_at
 
 -- name: done_under
 SELECT e.id, e.step, e.kind, e.key, e.status, e.attempt, e.generation, e.admitted_at, e.completed_at, e.lease_until,
-    e.instance_id, e.error, e.result, e.evidence, d.state AS disposition, d.reason AS disposition_reason, d.rollback_id
+    e.instance_id, e.error, e.result, e.evidence, d.state AS disposition, d.reason AS disposition_reason, d.rollback_id,
+    CASE WHEN k.effect_id IS NOT NULL THEN jsonb_build_object(
+        'asked', k.count, 'given_up', k.given_up, 'said', k.said, 'due_at', k.due_at) END AS look_up
 FROM sagas.effects AS e
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
+LEFT JOIN sagas.look_ups AS k ON k.effect_id = e.id
 WHERE e.environment = $1 AND e.saga = $2 AND e.saga_instance = $3
 ORDER BY e.id LIMIT $4
 

@@ -8,6 +8,9 @@
     @capture.compensation                 # or compensation=rescind.Refund(connection="stripe")
     async def refund(effect: rescind.Effect) -> None: ...
 
+    @capture.look_up                      # what became of it, where its outcome is not known
+    async def seen(effect: rescind.Effect) -> rescind.Done: ...
+
     order.approval("large", deadline_seconds=86_400)    # waited for before the step that is declared next
 
 `saga.document()` is what the server keeps; it is registered when a client with `sagas=[order]` starts.
@@ -40,7 +43,7 @@ class ActOptions(TypedDict, total=False):
     guarantee: str
     """at_least_once, at_most_once"""
     in_doubt: str
-    """again (under the same key), assume_done, wait (P16)"""
+    """again (under the same key), look_up (what `@step.look_up` means), assume_done, wait (P16)"""
     retry: dict[str, float]
     """first_seconds, factor, cap_seconds, attempts_max, age_seconds"""
     timeout_seconds: float
@@ -104,6 +107,7 @@ class Step(Generic[P, R]):
         self.key = key
         self.step_class = step_class
         self.handler: Callable[..., Any] | None = None
+        self.looker: Callable[..., Any] | None = None
         self.proofs = frozenset(error_name(error) for error in options.get("proof_of_failure", []))
         self.lease_seconds = options.get("lease_seconds")
         self._function = function
@@ -126,6 +130,14 @@ class Step(Generic[P, R]):
         self.handler = handler
         return handler
 
+    def look_up(self, looker: Handler) -> Handler:
+        """Decorate what says, in a worker, what became of an effect in doubt: `rescind.sightings` says how; async or sync."""
+        said = self._options.get("act", {}).get("in_doubt", "look_up")
+        if said != "look_up":
+            raise ConfigurationError(f"step {self.name} says act.in_doubt {said!r}: what is looked up is not decided so")
+        self.looker = looker
+        return looker
+
     @property
     def function(self) -> Callable[P, R] | None:
         """What acts; None where the service does the effect itself."""
@@ -146,6 +158,8 @@ class Step(Generic[P, R]):
         options.pop("arguments", None)
         if self.arguments:
             options["arguments"] = self.arguments
+        if self.looker is not None:
+            options["act"] = {**options.get("act", {}), "in_doubt": "look_up"}
         if self.proofs:
             options["proof_of_failure"] = sorted(self.proofs)
         document.update(msgspec.to_builtins(options))
@@ -244,6 +258,10 @@ class Saga:
     def handlers(self) -> dict[str, Step[..., Any]]:
         """The steps that a worker undoes."""
         return {name: step for name, step in self.steps.items() if step.handler is not None}
+
+    def lookers(self) -> dict[str, Step[..., Any]]:
+        """The steps whose outcome a worker looks up."""
+        return {name: step for name, step in self.steps.items() if step.looker is not None}
 
     def document(self) -> dict[str, Any]:
         """The definition as `PUT /sagas/{name}/versions/{version}` takes it."""

@@ -64,7 +64,7 @@ def show(session: Session, saga: str, id: str) -> None:  # noqa: A002 - the wire
     for name in ("input", "result", "error"):
         if found.get(name):
             out.print(f"  {name}: {escape(text_of(found[name]))}")
-    rows = [{**step, "why": (step.get("error") or {}).get("detail")} for step in found.get("steps", [])]
+    rows = [{**step, "why": why(step)} for step in found.get("steps", [])]
     for title, lines, columns in (
         ("steps", rows, STEPS),
         ("waits for", found.get("waits"), WAITS),
@@ -76,6 +76,16 @@ def show(session: Session, saga: str, id: str) -> None:  # noqa: A002 - the wire
         out.print(
             f"go on: rescind sagas retry {saga} {id} --reason TEXT; undo it: rescind sagas cancel {saga} {id} --reason TEXT"
         )
+
+
+def why(step: dict[str, Any]) -> str | None:
+    """What is known of a step that has not succeeded: its error, and what its look-up said."""
+    said = (step.get("error") or {}).get("detail")
+    asked = step.get("look_up")
+    if not asked:
+        return said
+    stands = "given up" if asked["given_up"] else f"asked {asked['asked']} times"
+    return f"{said or 'in doubt'}; look-up {stands}: {(asked['said'] or {}).get('detail') or 'no answer yet'}"
 
 
 def folder(session: Session, saga: str) -> str:

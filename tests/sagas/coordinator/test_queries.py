@@ -20,6 +20,7 @@ FILES = (
     "breakers",
     "search",
     "operations",
+    "look_ups",
 )
 
 

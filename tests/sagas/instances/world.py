@@ -60,7 +60,8 @@ ORDER = (RESERVE, CAPTURE, CONFIRM)
 
 
 MOVING = """
-SELECT EXISTS (SELECT FROM sagas.ready) OR EXISTS (SELECT FROM sagas.waits WHERE at < 'infinity')
+SELECT EXISTS (SELECT FROM sagas.ready) OR EXISTS (SELECT FROM sagas.look_ups WHERE NOT given_up)
+    OR EXISTS (SELECT FROM sagas.waits WHERE at < 'infinity')
     OR EXISTS (SELECT FROM sagas.instances WHERE state = 'undoing' AND laid)
     OR EXISTS (SELECT FROM sagas.dispositions WHERE state = 'pending')
     OR EXISTS (SELECT FROM sagas.rollbacks WHERE carries = 'kill' AND state IN ('fenced', 'drained', 'compensating'))
@@ -124,6 +125,7 @@ class Server:
         coordinates: bool = True,
         writers: int = WRITERS,
         breakers: Breakers | None = None,
+        no_worker_seconds: float = FAST.no_worker_seconds,
     ) -> None:
         self.world = world
         self.bells = Bells()
@@ -133,7 +135,8 @@ class Server:
             pg, clock, self.engine, TaskService(pg, clock, world.entropy, breakers=breakers), self.ledger, self.bells
         )
         self.instances = Instances(pg, clock, self.engine, self.bells, Decisions(pg))
-        self.coordinator = world.coordinator(pg=pg, clock=clock, tuning=FAST)
+        tuning = msgspec.structs.replace(FAST, no_worker_seconds=no_worker_seconds)
+        self.coordinator = world.coordinator(pg=pg, clock=clock, tuning=tuning)
         self.keeper = Keeper(pg, clock, self.engine, self.coordinator.leases, self.bells, poll_seconds=0.05)
         self.pg = pg
         self._coordinates = coordinates
@@ -196,7 +199,7 @@ class Server:
         while (tasks := await self.take(**{"wait_seconds": 0.2, **fields})) or await self.world.value(MOVING):
             while tasks:
                 task = tasks.pop(0)
-                done.append(task.step if task.verb == "act" else f"-{task.step}")
+                done.append({"act": "", "undo": "-", "look_up": "?"}[task.verb] + task.step)
                 told = (answers(task) if answers else None) or {"outcome": "succeeded", "proof": {"of": task.step}}
                 tasks += (await self.tell(task, then=claim(**fields), **told)).tasks
         return done
@@ -205,5 +208,14 @@ class Server:
 def claim(**fields: Any) -> TaskClaim:
     """A worker's claim for everything of the saga."""
     names = ["reserve", "capture", "confirm", "left", "right"]
-    values = {"worker": "w1", "saga": "order", "versions": ["1"], "steps": names, "acts": names, "wait_seconds": 5.0, **fields}
+    values: dict[str, Any] = {
+        "worker": "w1",
+        "saga": "order",
+        "versions": ["1"],
+        "steps": names,
+        "acts": names,
+        "look_ups": names,
+        "wait_seconds": 5.0,
+    }
+    values |= fields
     return TaskClaim(**values)

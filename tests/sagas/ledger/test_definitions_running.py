@@ -159,7 +159,7 @@ def test_what_is_known_of_a_saga_and_not_obeyed_yet_is_refused(said: dict[str, A
         ({"heartbeat_timeout_seconds": 5, "compensation": REFUND}, "/steps/0/heartbeat_timeout_seconds", "no_worker"),
         ({"act": {"heartbeat_timeout_seconds": 0}}, "/steps/0/act/heartbeat_timeout_seconds", "invalid"),
         ({"act": {"pace": {"per_second": 0}}}, "/steps/0/act/pace/per_second", "invalid"),
-        ({"act": {"in_doubt": "look_up"}, "compensation": REFUND}, "/steps/0/act/in_doubt", "not_offered"),
+        ({"in_doubt": "look_up", "compensation": {"executor": "worker"}}, "/steps/0/in_doubt", "no_look_up"),
         ({"act": {"in_doubt": "assume_done"}, "compensation": REFUND}, "/steps/0/act/in_doubt", "not_harmless"),
         ({"act": {"guarantee": "at_most_once", "in_doubt": "again"}}, "/steps/0/act/in_doubt", "guarantee"),
         ({"act": {"retry": {"first_seconds": 9, "cap_seconds": 1}}}, "/steps/0/act/retry/cap_seconds", "range"),

@@ -1,0 +1,21 @@
+-- Look-ups by a team's own function: what became of an effect in doubt (docs/decisions/0032).
+
+-- One per effect in doubt and attempt at it, whoever asks for it: the instance that cannot go on, or the undoing.
+CREATE TABLE IF NOT EXISTS sagas.look_ups (
+    effect_id uuid PRIMARY KEY,
+    environment text NOT NULL,
+    saga text NOT NULL,
+    version text NOT NULL,
+    step text NOT NULL,
+    saga_instance text,
+    attempt integer NOT NULL,                 -- the attempt whose outcome is asked for
+    due_at timestamptz NOT NULL,              -- when a worker may take it; who takes it moves this on by its lease
+    token uuid,                               -- of who has it
+    count integer NOT NULL DEFAULT 0,         -- how often nobody could say
+    said jsonb,                               -- what was said last
+    given_up boolean NOT NULL DEFAULT false   -- a person decides
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX IF NOT EXISTS look_ups_due ON sagas.look_ups (environment, saga, version, due_at) WHERE NOT given_up;
+
+-- Whose outcome a worker can look up, beside what it can undo.
+ALTER TABLE sagas.workers ADD COLUMN IF NOT EXISTS look_ups text [] NOT NULL DEFAULT '{}';
