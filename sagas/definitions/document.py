@@ -231,11 +231,20 @@ class SagaDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     waits: Annotated[list[Wait], Meta(max_length=WAITS_MAX)] = []
     on_kill: OnKill = "compensate_now"
     """Of running instances when the flag is killed. Others than the default are known and refused (P8)."""
-    ordered_by_subject: bool = False
-    """Known and refused, as `retention_days`."""
+    ordered_by_subject: bool | Name = False
+    """Instances of one subject run one after another, in the order in which they were started; each has to have a subject. A
+    name: in one line with those of the saga of that name, and of all that name it."""
     retention_days: Annotated[int, Meta(ge=1, le=3_660)] | None = None
+    """Known and refused."""
     approve_above: dict[Currency, Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]] = {}
     """In minor units per currency: what is more is given back only once a person agrees, by `retry` (P17)."""
+
+    @property
+    def line(self) -> str | None:
+        """The line in which its instances stand, null where they run beside each other."""
+        if isinstance(self.ordered_by_subject, str):
+            return self.ordered_by_subject
+        return self.saga if self.ordered_by_subject else None
 
     def step(self, name: str | None) -> StepDefinition | None:
         """The step of this name, or null."""

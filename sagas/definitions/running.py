@@ -100,9 +100,6 @@ def not_offered(saga: SagaDefinition) -> Iterator[Fault]:
     if saga.on_kill != "compensate_now":
         detail = "only compensate_now is offered: a kill grants no running instance leave to finish yet"
         yield Fault(pointer="/on_kill", detail=detail, code=NOT_OFFERED)
-    if saga.ordered_by_subject:
-        detail = "is not offered yet: instances of one subject run beside each other, their undoing does not"
-        yield Fault(pointer="/ordered_by_subject", detail=detail, code=NOT_OFFERED)
     if saga.retention_days is not None:
         yield Fault(pointer="/retention_days", detail="is not offered yet: instances are kept", code=NOT_OFFERED)
 

@@ -9,6 +9,7 @@ from typing import Any
 from asyncpg import Record
 
 from runtime.postgres import Connection
+from sagas import lines
 from sagas.instances.rows import QUERIES
 
 HISTORY_MAX = 1_000
@@ -20,6 +21,7 @@ async def whole(connection: Connection, row: Record) -> dict[str, Any]:
     effects = await connection.fetch(QUERIES.done_under, row["environment"], row["saga"], row["id"], EFFECTS_MAX)
     ready = {one["step"]: one["due_at"] for one in await connection.fetch(QUERIES.ready_steps, row["uid"])}
     waits = await connection.fetch(QUERIES.waiting_for, row["uid"])
+    ahead = await lines.ahead(connection, row["uid"])
     history = await connection.fetch(QUERIES.history, row["uid"], HISTORY_MAX)
     shown = {name: value for name, value in row.items() if name not in ("revision_generation", "laid", "turned_back")}
     return {
@@ -27,6 +29,8 @@ async def whole(connection: Connection, row: Record) -> dict[str, Any]:
         "revision": f"{row['revision_generation']}.{row['revision']}",
         "steps": _steps(effects, ready),
         "waits": [dict(one) for one in waits],
+        "behind": [{name: value for name, value in one.items() if name != "number"} for one in ahead],
+        "behind_count": ahead[0]["number"] if ahead else 0,
         "history": [dict(one) for one in history],
     }
 

@@ -11,13 +11,14 @@ from uuid import UUID
 
 from runtime import audit
 from runtime.postgres import Connection
+from sagas import lines
 from sagas.instances import facts
 from sagas.instances.plans import Plans
 from sagas.instances.rows import QUERIES
 from sagas.instances.turns import Answer, Heard, Turn, Word
 from sagas.instances.writes import Writes
 
-VERBS = ("cancel", "pause", "resume", "retry", "skip")
+VERBS = ("cancel", "pause", "resume", "retry", "skip", "overtake")
 FACTS_MAX = 10_000
 FORWARD = ("running", "waiting")
 
@@ -78,6 +79,8 @@ class Words:
                 changed = not known.facts.cancelled
             case "retry":
                 return await self._retry(connection, word, known, writes, hurried)
+            case "overtake":
+                changed = await lines.overtake(connection, word.uid)
             case "skip":
                 changed = await self._skips(connection, word, known)
             case "event" if word.event_id is not None:

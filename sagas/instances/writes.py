@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from runtime.postgres import Connection
-from sagas import look_ups
+from sagas import lines, look_ups
 from sagas.instances.rows import QUERIES, columns
 from sagas.instances.turns import plain
 from sagas.leases import RANGES
@@ -22,6 +22,8 @@ class Writes:
     def __init__(self) -> None:
         self.rings = False
         self.ended = False
+        self.freed: list[UUID] = []
+        """who got the turn of their line by what was written"""
         self._queue: list[tuple[Any, ...]] = []
         self._waits: list[tuple[Any, ...]] = []
         self._facts: list[tuple[Any, ...]] = []
@@ -32,6 +34,7 @@ class Writes:
         self._watched: list[UUID] = []
         self._unwatched: list[UUID] = []
         self._asked: list[tuple[UUID, float]] = []
+        self._leaving: list[UUID] = []
 
     def queue(self, row: Mapping[str, Any], step: str, in_seconds: float) -> None:
         """Lay a step ready, for whoever can act it."""
@@ -81,6 +84,10 @@ class Writes:
         if watch != is_watched:
             (self._watched if watch else self._unwatched).append(uid)
 
+    def leave(self, uid: UUID) -> None:
+        """It has ended: whoever is next of its subject may begin."""
+        self._leaving.append(uid)
+
     def unwatch(self, uid: UUID) -> None:
         """A coordinator need not look at it any more."""
         self._unwatched.append(uid)
@@ -112,6 +119,8 @@ class Writes:
             await connection.execute(QUERIES.change, *columns(self._changes, 8))
         if self._lays:
             await self._lay(connection)
+        if self._leaving:
+            self.freed = await lines.leave(connection, self._leaving)
         if self.rings:
             await connection.execute(QUERIES.ring)
 

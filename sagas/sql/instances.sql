@@ -13,19 +13,22 @@ ORDER BY r.due_at, r.uid LIMIT $7
 -- name: places
 -- Which flags' locks the report of a step takes, and whose step it is.
 SELECT e.id, e.environment, e.saga, e.kind, i.uid, e.flag, sagas.lock_key(e.environment, e.flag) AS lock_key, s.flag AS sibling_flag,
-    sagas.lock_key(e.environment, s.flag) AS sibling_lock_key
+    sagas.lock_key(e.environment, s.flag) AS sibling_lock_key, l.stripe
 FROM unnest($1::uuid []) AS asked (id)
 INNER JOIN sagas.effects AS e ON e.id = asked.id
 LEFT JOIN sagas.instances AS i ON i.environment = e.environment AND i.saga = e.saga AND i.id = e.saga_instance
+LEFT JOIN sagas.lines AS l ON l.uid = i.uid
 LEFT JOIN sagas.effects AS s
     ON s.environment = e.environment AND s.saga = e.saga AND s.saga_instance = e.saga_instance AND s.flag <> e.flag
 
 -- name: flags
--- The flags of instances and of what else was done under them.
-SELECT i.uid, i.environment, i.flag, sagas.lock_key(i.environment, i.flag) AS lock_key
-FROM sagas.instances AS i WHERE i.uid = ANY($1::uuid [])
+-- The flags of instances and of what else was done under them, and the lock of the line that they stand in.
+SELECT i.uid, i.environment, i.flag, sagas.lock_key(i.environment, i.flag) AS lock_key, l.stripe
+FROM sagas.instances AS i
+LEFT JOIN sagas.lines AS l ON l.uid = i.uid
+WHERE i.uid = ANY($1::uuid [])
 UNION
-SELECT i.uid, e.environment, e.flag, sagas.lock_key(e.environment, e.flag)
+SELECT i.uid, e.environment, e.flag, sagas.lock_key(e.environment, e.flag), NULL
 FROM sagas.instances AS i
 INNER JOIN sagas.effects AS e ON e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
 WHERE i.uid = ANY($1::uuid [])
@@ -85,10 +88,11 @@ WITH said AS MATERIALIZED (
          FROM sagas.facts AS f WHERE f.uid = n.uid) AS facts,
         (SELECT array_agg(w.name) FROM sagas.waits AS w WHERE w.uid = n.uid) AS waits,
         (SELECT array_agg(r.step) FROM sagas.ready AS r WHERE r.uid = n.uid) AS queued,
+        (SELECT l.has_turn FROM sagas.lines AS l WHERE l.uid = n.uid) AS has_turn,
         EXISTS (SELECT FROM sagas.moving AS m WHERE m.range = sagas.lease_range(n.uid) AND m.uid = n.uid) AS is_watched
     FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text []) AS n (uid, environment, saga, id)
 )
-SELECT n.uid, n.facts, n.waits, n.queued, n.is_watched,
+SELECT n.uid, n.facts, n.waits, n.queued, n.is_watched, n.has_turn,
     e.id, e.step, e.kind, e.key, e.flag, e.epoch, e.attributes, e.is_off, e.status, e.attempt, e.generation,
     e.tombstoned, e.result, e.error, e.lease_until > clock_timestamp() AS is_leased,
     extract(EPOCH FROM clock_timestamp()

@@ -170,14 +170,25 @@ class Saga:
     """The definition. Steps stand in the order in which they are declared."""
 
     def __init__(
-        self, name: str, *, version: str, flag: str, description: str = "", approve_above: dict[str, int] | None = None
+        self,
+        name: str,
+        *,
+        version: str,
+        flag: str,
+        description: str = "",
+        approve_above: dict[str, int] | None = None,
+        ordered_by_subject: bool | str = False,
     ) -> None:
-        """`approve_above`: in minor units per currency; what is more is given back only once a person agrees."""
+        """`approve_above`: in minor units per currency; what is more is given back only once a person agrees.
+
+        `ordered_by_subject`: instances of one subject run one after another; a name puts them in one line with that saga's.
+        """
         self.name = name
         self.version = version
         self.flag = flag
         self.description = description
         self.approve_above = approve_above
+        self.ordered_by_subject = ordered_by_subject
         self.steps: dict[str, Step[..., Any]] = {}
         self._waits: list[dict[str, Any]] = []
 
@@ -275,6 +286,8 @@ class Saga:
             document["waits"] = [self._placed(wait) for wait in self._waits]
         if self.approve_above:
             document["approve_above"] = self.approve_above
+        if self.ordered_by_subject:
+            document["ordered_by_subject"] = self.ordered_by_subject
         return document | ({"description": self.description} if self.description else {})
 
     def _add(self, step: Step[..., Any]) -> None:

@@ -14,6 +14,7 @@ from rescind.cli.tables import instant, table_of, text_of
 
 COLUMNS = ("id", "version", "state", "paused", "why", "subject", "started_at", "ended_at")
 WAITS = ("name", "at")
+BEHIND = ("saga", "id", "state", "reason", "has_turn")
 STEPS = ("step", "status", "attempt", "disposition", "admitted_at", "completed_at", "worker", "why")
 HISTORY = ("at", "fact", "name", "by_whom", "reason")
 
@@ -68,10 +69,15 @@ def show(session: Session, saga: str, id: str) -> None:  # noqa: A002 - the wire
     for title, lines, columns in (
         ("steps", rows, STEPS),
         ("waits for", found.get("waits"), WAITS),
+        ("behind", found.get("behind"), BEHIND),
         ("history", found.get("history"), HISTORY),
     ):
         if lines:
             out.print(table_of(lines, columns, title=title))
+    if found.get("behind_count", 0) > len(found.get("behind", [])):
+        out.print(f"and behind {found['behind_count'] - len(found['behind'])} more")
+    if found.get("behind"):
+        out.print(f"let it go at once: rescind sagas overtake {saga} {id} --reason TEXT")
     if found["state"] == "waiting":
         out.print(
             f"go on: rescind sagas retry {saga} {id} --reason TEXT; undo it: rescind sagas cancel {saga} {id} --reason TEXT"
@@ -164,6 +170,7 @@ COMMANDS = (
     verb("resume", "Go on with the run ID of SAGA."),
     verb("retry", "Try steps of the run ID of SAGA again that failed or are in doubt: one, or all.", takes_step=True),
     verb("skip", "Go on without a step or wait of the run ID of SAGA, by name.", takes_step=True, needs_step=True),
+    verb("overtake", "Let the run ID of SAGA go at once, though others of its subject are before it."),
     answer_to_wait("approve", "Say yes where the run ID of SAGA waits for an approval."),
     answer_to_wait("refuse", "Say no where the run ID of SAGA waits for an approval."),
 )

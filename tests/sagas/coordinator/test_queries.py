@@ -21,6 +21,7 @@ FILES = (
     "search",
     "operations",
     "look_ups",
+    "lines",
 )
 
 

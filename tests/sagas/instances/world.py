@@ -88,9 +88,15 @@ class World(Coordinated):
             await server.stop()
         await super().stop()
 
-    async def plan(self, *steps: dict[str, Any], version: str = "1", waits: Any = ()) -> None:
-        """Register a version of the saga `order`."""
-        await self.define(*(steps or ORDER), version=version)
+    async def plan(self, *steps: dict[str, Any], version: str = "1", waits: Any = (), saga: str = "order", **said: Any) -> None:
+        """Register a version of a saga; `said`: what it says of itself."""
+        await self.define(*(steps or ORDER), version=version, saga=saga)
+        await self.run(
+            "UPDATE sagas.definitions SET document = document || $1::jsonb WHERE name = $2 AND version = $3",
+            said,
+            saga,
+            version,
+        )
         if waits:
             await self.run(
                 "UPDATE sagas.definitions SET document = document || jsonb_build_object('waits', $1::jsonb) WHERE version = $2",
@@ -157,10 +163,12 @@ class Server:
 
     # --- what a service does
 
-    async def begin(self, identity: str, *, claim: TaskClaim | None = None, **fields: Any) -> InstanceStarted:
+    async def begin(
+        self, identity: str, *, claim: TaskClaim | None = None, saga: str = "order", **fields: Any
+    ) -> InstanceStarted:
         """Start one instance."""
         one = {"id": identity, "version": "1", "input": {"order_id": identity}, "variant": "on", **fields}
-        answer = await self.instances.start(ENVIRONMENT, "order", InstanceStartRequest(instances=[one], claim=claim), ANYONE)
+        answer = await self.instances.start(ENVIRONMENT, saga, InstanceStartRequest(instances=[one], claim=claim), ANYONE)
         self.tasks = answer.tasks
         return answer.results[0]
 
