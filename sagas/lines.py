@@ -1,7 +1,7 @@
 """Lines: instances of one subject run one after another, in the order in which they were started (docs/decisions/0032).
 
-An instance stands in its line from the transaction that starts it to the one that ends it, in which the turn goes on: there is
-no moment at which nobody has it. Every change is made under the lock of the line's stripe, taken before anything is read. Rows:
+An instance stands in its line from the transaction that starts it to the one that ends it, in which the lead goes on: there is
+no moment at which nobody leads. Every change is made under the lock of the line's stripe, taken before anything is read. Rows:
 one typed function per query of `sql/lines.sql`.
 """
 
@@ -46,7 +46,7 @@ def locking(stripes: Iterable[int]) -> str:
 
 
 async def enter(connection: Connection, entering: Sequence[tuple[UUID, Place]]) -> dict[UUID, bool]:
-    """Stand at the end of the lines, in this order. Returns who has the turn at once."""
+    """Stand at the end of the lines, in this order. Returns for each whether it leads at once."""
     rows = await connection.fetch(
         QUERIES.enter,
         [place.environment for _, place in entering],
@@ -55,21 +55,21 @@ async def enter(connection: Connection, entering: Sequence[tuple[UUID, Place]]) 
         [uid for uid, _ in entering],
         [place.stripe for _, place in entering],
     )
-    turns = {row["uid"]: row["has_turn"] for row in rows}
-    if behind := [uid for uid, has_turn in turns.items() if not has_turn]:
-        await connection.execute(QUERIES.stand_behind, behind)
-    return turns
+    found = {row["uid"]: row["leads"] for row in rows}
+    if following := [uid for uid, leads in found.items() if not leads]:
+        await connection.execute(QUERIES.stand_in_line, following)
+    return found
 
 
 async def leave(connection: Connection, uids: Sequence[UUID]) -> list[UUID]:
-    """Stand in no line any more. Returns who got the turn by it."""
+    """Stand in no line any more. Returns who leads by it."""
     got = [row["uid"] for row in await connection.fetch(QUERIES.leave, list(uids))]
     await connection.execute(QUERIES.stand_free, [*uids, *got])
     return got
 
 
 async def overtake(connection: Connection, uid: UUID) -> bool:
-    """Have the turn beside whoever has it. Whether it had not."""
+    """Lead beside whoever leads. Whether it did not."""
     changed = await connection.fetchval(QUERIES.overtake, uid) is not None
     if changed:
         await connection.execute(QUERIES.stand_free, [uid])

@@ -42,7 +42,7 @@ class Why(StrEnum):
 
     DRAINING = "draining"
     PAUSED = "paused"
-    BEHIND = "behind"
+    IN_LINE = "in_line"
     CANCELLED = "cancelled"
     TAKEN_OVER = "taken_over"
     PAST_PIVOT = "past_pivot"
@@ -125,7 +125,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     """attempts there were when a person said to try again"""
     taken_over: bool = False
     """of `client.run`: its process is gone"""
-    behind: bool = False
+    in_line: bool = False
     """others of its subject are before it"""
     is_undoing: bool = False
     """it has turned back: late news does not turn it again"""
@@ -226,8 +226,8 @@ def decide(plan: Plan, facts: Facts, *, chance: float) -> Decision:
         return _back(facts, None, None)
     if facts.killed:
         return Decision(state=State.KILLED)
-    if facts.behind and not facts.cancelled:
-        return Decision(state=State.RUNNING, reason=Why.BEHIND)
+    if facts.in_line and not facts.cancelled:
+        return Decision(state=State.RUNNING, reason=Why.IN_LINE)
     news = _news(plan, facts, chance)
     is_past = any(terms.step_class == "pivot" and _is_done(news[terms.name]) for terms in plan.steps)
     stage = _stage(plan, news)
@@ -243,7 +243,7 @@ def decide(plan: Plan, facts: Facts, *, chance: float) -> Decision:
 
 def may_begin(plan: Plan, facts: Facts, step: str) -> bool:
     """Whether a step that lies in `ready` may be handed out now: facts may have changed since it was laid there."""
-    if facts.paused or facts.behind or not _is_queued(step, facts) or decide(plan, facts, chance=0).state is not State.RUNNING:
+    if facts.paused or facts.in_line or not _is_queued(step, facts) or decide(plan, facts, chance=0).state is not State.RUNNING:
         return False
     fact = facts.steps.get(step)
     is_in_hand = fact is not None and fact.status == "admitted" and fact.is_leased

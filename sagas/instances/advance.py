@@ -34,7 +34,7 @@ ENDED = ("done", "undone", "killed")
 LEAVING = ("done", "undone")
 """Of a killed one its effects have to be decided first, which a coordinator sees."""
 AGAIN_SECONDS = 0.05
-BEHIND = Why.BEHIND.value
+IN_LINE = Why.IN_LINE.value
 
 
 class Advance:
@@ -216,7 +216,7 @@ class Advance:
         result: Any = None
         match decision.state:
             case State.RUNNING:
-                reason = BEHIND if reason == BEHIND else None
+                reason = IN_LINE if reason == IN_LINE else None
                 if uid in troubled:
                     step, reason, detail = troubled[uid]
                     state, error = "waiting", {"step": step, "reason": reason, "error": detail}
@@ -225,18 +225,18 @@ class Advance:
             case State.UNDOING:
                 reason, error = self._why(known, planned, decision)
                 turned_back, laid = True, decision.reason != "draining"
-                if known.facts.behind and not known.effects:
+                if known.facts.in_line and not known.effects:
                     state, laid = "undone", False
             case State.DONE:
                 result = known.results
         runs_alone = row["run_by"] is not None and state == "running"
         self._states[uid] = state
-        if known.in_line and state in LEAVING:
+        if known.has_line and state in LEAVING:
             self._writes.leave(uid)
         self._writes.change(
             row,
             is_watched=known.is_watched,
-            watch=laid or runs_alone or (is_out and state not in ENDED) or (known.in_line and state == "killed"),
+            watch=laid or runs_alone or (is_out and state not in ENDED) or (known.has_line and state == "killed"),
             clear=(state != "running") and bool(known.facts.queued or known.facts.waits_standing),
             state=state,
             reason=reason,
@@ -263,7 +263,7 @@ class Advance:
     def _rest(self, known: Known) -> None:
         """Ended, or in the hands of its undoing: late news that asks for more undoing opens it again (P11)."""
         row = known.row
-        if not row["laid"] and known.is_watched and not known.in_line:
+        if not row["laid"] and known.is_watched and not known.has_line:
             self._writes.unwatch(row["uid"])
         if not row["laid"] or row["state"] != "undone":
             return

@@ -92,9 +92,9 @@ async def place_of(connection: Connection, plans: Plans, start: Start) -> lines.
 async def _enter(connection: Connection, begun: Sequence[dict[str, Any]]) -> None:
     """Have those that stand in a line stand there; what `known` would read of it goes into their rows."""
     entering = [(row["uid"], row["place"]) for row in begun if row["place"] is not None]
-    turns = await lines.enter(connection, entering) if entering else {}
+    found = await lines.enter(connection, entering) if entering else {}
     for row in begun:
-        row["has_turn"] = turns.get(row["uid"])
+        row["leads"] = found.get(row["uid"])
 
 
 async def _known(connection: Connection, starts: Sequence[Start]) -> dict[Named, Any]:

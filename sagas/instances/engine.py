@@ -144,7 +144,7 @@ class Engine:
         return answers
 
     def follow(self, uids: Sequence[UUID]) -> None:
-        """Take on those who have got the turn of their line. Where this fails, a coordinator finds them by their rows."""
+        """Take on those who lead their line now. Where this fails, a coordinator finds them by their rows."""
         if uids:
             following = asyncio.create_task(self._take_on(uids))
             self._following.add(following)

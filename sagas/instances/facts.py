@@ -28,7 +28,7 @@ class Known(Struct, frozen=True, kw_only=True):
     facts: Facts
     is_watched: bool = False
     """Whether a coordinator looks at it."""
-    in_line: bool = False
+    has_line: bool = False
     """Whether it stands in the line of its subject."""
 
     @property
@@ -73,10 +73,10 @@ def known(row: Mapping[str, Any], effects: list[Record], said: Record | None) ->
     for fact, name, _ in facts:
         if fact in ENDS:
             ended.setdefault(name, ENDS[fact])
-    has_turn = row.get("has_turn") if said is None else said["has_turn"]
+    leads = row.get("leads") if said is None else said["leads"]
     return Known(
         row=row,
-        in_line=has_turn is not None,
+        has_line=leads is not None,
         effects=effects,
         by_step=by_step,
         is_watched=bool(said and said["is_watched"]),
@@ -90,7 +90,7 @@ def known(row: Mapping[str, Any], effects: list[Record], said: Record | None) ->
             skipped=frozenset(name for fact, name, _ in facts if fact == "skip"),
             retry_base={name: int(attempts or 0) for fact, name, attempts in facts if fact == "retry"},
             taken_over=any(fact == "taken_over" for fact, _, _ in facts),
-            behind=has_turn is False,
+            in_line=leads is False,
             is_undoing=row["turned_back"],
         ),
     )

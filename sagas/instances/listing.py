@@ -29,8 +29,8 @@ async def whole(connection: Connection, row: Record) -> dict[str, Any]:
         "revision": f"{row['revision_generation']}.{row['revision']}",
         "steps": _steps(effects, ready),
         "waits": [dict(one) for one in waits],
-        "behind": [{name: value for name, value in one.items() if name != "number"} for one in ahead],
-        "behind_count": ahead[0]["number"] if ahead else 0,
+        "after": [{name: value for name, value in one.items() if name != "number"} for one in ahead],
+        "after_count": ahead[0]["number"] if ahead else 0,
         "history": [dict(one) for one in history],
     }
 

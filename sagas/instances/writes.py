@@ -23,7 +23,7 @@ class Writes:
         self.rings = False
         self.ended = False
         self.freed: list[UUID] = []
-        """who got the turn of their line by what was written"""
+        """who leads their line by what was written"""
         self._queue: list[tuple[Any, ...]] = []
         self._waits: list[tuple[Any, ...]] = []
         self._facts: list[tuple[Any, ...]] = []

@@ -21,7 +21,7 @@ CREATE INDEX IF NOT EXISTS look_ups_due ON sagas.look_ups (environment, saga, ve
 ALTER TABLE sagas.workers ADD COLUMN IF NOT EXISTS look_ups text [] NOT NULL DEFAULT '{}';
 
 -- Instances of one subject that run one after another (`ordered_by_subject`): in the line from their start to their end, and no
--- longer. Who has the turn runs; the turn goes on in the transaction that ends the last who had it.
+-- longer. Who leads runs; the lead goes on in the transaction that ends the last who had it.
 CREATE TABLE IF NOT EXISTS sagas.lines (
     environment text NOT NULL,
     line text NOT NULL,                       -- the saga whose instances stand in it, or the one that they name
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS sagas.lines (
     position bigint NOT NULL,                 -- given under the line's lock: in the order in which they were started
     uid uuid NOT NULL,
     stripe smallint NOT NULL,                 -- of the lock under which the line changes
-    has_turn boolean NOT NULL,                -- in no index
+    leads boolean NOT NULL,                -- in no index
     PRIMARY KEY (environment, line, subject, position)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 CREATE UNIQUE INDEX IF NOT EXISTS lines_by_instance ON sagas.lines (uid);

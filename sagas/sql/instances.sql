@@ -88,11 +88,11 @@ WITH said AS MATERIALIZED (
          FROM sagas.facts AS f WHERE f.uid = n.uid) AS facts,
         (SELECT array_agg(w.name) FROM sagas.waits AS w WHERE w.uid = n.uid) AS waits,
         (SELECT array_agg(r.step) FROM sagas.ready AS r WHERE r.uid = n.uid) AS queued,
-        (SELECT l.has_turn FROM sagas.lines AS l WHERE l.uid = n.uid) AS has_turn,
+        (SELECT l.leads FROM sagas.lines AS l WHERE l.uid = n.uid) AS leads,
         EXISTS (SELECT FROM sagas.moving AS m WHERE m.range = sagas.lease_range(n.uid) AND m.uid = n.uid) AS is_watched
     FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text []) AS n (uid, environment, saga, id)
 )
-SELECT n.uid, n.facts, n.waits, n.queued, n.is_watched, n.has_turn,
+SELECT n.uid, n.facts, n.waits, n.queued, n.is_watched, n.leads,
     e.id, e.step, e.kind, e.key, e.flag, e.epoch, e.attributes, e.is_off, e.status, e.attempt, e.generation,
     e.tombstoned, e.result, e.error, e.lease_until > clock_timestamp() AS is_leased,
     extract(EPOCH FROM clock_timestamp()

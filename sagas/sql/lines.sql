@@ -2,8 +2,8 @@
 -- that whoever comes sees who is there, and whoever goes sees who came.
 
 -- name: enter
--- At the end of their lines, in the order given; who finds nobody there has the turn.
-INSERT INTO sagas.lines (environment, line, subject, position, uid, stripe, has_turn)
+-- At the end of their lines, in the order given; who finds nobody there leads.
+INSERT INTO sagas.lines (environment, line, subject, position, uid, stripe, leads)
 SELECT n.environment, n.line, n.subject, n.number + coalesce(x.last, 0), n.uid, n.stripe, n.number = 1 AND x.last IS NULL
 FROM (
     SELECT u.*, row_number() OVER (PARTITION BY u.environment, u.line, u.subject ORDER BY u.ordinality) AS number
@@ -14,10 +14,10 @@ CROSS JOIN LATERAL (
     SELECT max(l.position) AS last FROM sagas.lines AS l
     WHERE l.environment = n.environment AND l.line = n.line AND l.subject = n.subject
 ) AS x
-RETURNING uid, has_turn
+RETURNING uid, leads
 
 -- name: leave
--- Out of the line; where nobody is left who has the turn, the first gets it, and is looked at even if this process dies now.
+-- Out of the line; where nobody is left who leads, the first does, and is looked at even if this process dies now.
 WITH gone AS (
     DELETE FROM sagas.lines AS l WHERE l.uid = ANY($1::uuid []) RETURNING l.environment, l.line, l.subject
 ), next AS (
@@ -31,41 +31,41 @@ WITH gone AS (
     WHERE NOT EXISTS (
         SELECT FROM sagas.lines AS h
         WHERE h.environment = g.environment AND h.line = g.line AND h.subject = g.subject AND h.uid <> ALL($1::uuid [])
-            AND h.has_turn)
+            AND h.leads)
 ), watched AS (
     INSERT INTO sagas.moving (range, uid) SELECT sagas.lease_range(n.uid), n.uid FROM next AS n ON CONFLICT DO NOTHING
 )
-UPDATE sagas.lines AS l SET has_turn = true FROM next AS n WHERE l.uid = n.uid RETURNING l.uid
+UPDATE sagas.lines AS l SET leads = true FROM next AS n WHERE l.uid = n.uid RETURNING l.uid
 
 -- name: overtake
-UPDATE sagas.lines AS l SET has_turn = true WHERE l.uid = $1 AND NOT l.has_turn RETURNING l.uid
+UPDATE sagas.lines AS l SET leads = true WHERE l.uid = $1 AND NOT l.leads RETURNING l.uid
 
--- name: stand_behind
+-- name: stand_in_line
 INSERT INTO sagas.strays (environment, state, uid, saga)
-SELECT i.environment, 'behind', i.uid, i.saga FROM sagas.instances AS i WHERE i.uid = ANY($1::uuid []) ON CONFLICT DO NOTHING
+SELECT i.environment, 'in_line', i.uid, i.saga FROM sagas.instances AS i WHERE i.uid = ANY($1::uuid []) ON CONFLICT DO NOTHING
 
 -- name: stand_free
 DELETE FROM sagas.strays AS t USING sagas.instances AS i
-WHERE i.uid = ANY($1::uuid []) AND t.environment = i.environment AND t.state = 'behind' AND t.uid = i.uid
+WHERE i.uid = ANY($1::uuid []) AND t.environment = i.environment AND t.state = 'in_line' AND t.uid = i.uid
 
 -- name: stripes
 SELECT DISTINCT l.stripe FROM sagas.lines AS l WHERE l.uid = ANY($1::uuid [])
 
 -- name: ahead
--- Whom one waits for, and how many they are: who has the turn, then who is before it.
-SELECT i.saga, i.id, i.state, i.paused, i.reason, l.has_turn, count(*) OVER () AS number
+-- Whom one comes after, and how many they are: who leads, then who is before it.
+SELECT i.saga, i.id, i.state, i.paused, i.reason, l.leads, count(*) OVER () AS number
 FROM sagas.lines AS m
 INNER JOIN sagas.lines AS l
     ON l.environment = m.environment AND l.line = m.line AND l.subject = m.subject AND l.uid <> m.uid
-    AND (l.has_turn OR l.position < m.position)
+    AND (l.leads OR l.position < m.position)
 INNER JOIN sagas.instances AS i ON i.uid = l.uid
-WHERE m.uid = $1 AND NOT m.has_turn ORDER BY l.has_turn DESC, l.position LIMIT $2
+WHERE m.uid = $1 AND NOT m.leads ORDER BY l.leads DESC, l.position LIMIT $2
 
 -- name: forgotten
--- Who has got the turn and was not taken on: whoever gave it is gone.
+-- Who leads and was not taken on: whoever passed the lead on is gone.
 SELECT m.range, m.uid FROM sagas.moving AS m
-INNER JOIN sagas.instances AS i ON i.uid = m.uid AND i.state = 'running' AND i.reason = 'behind'
-INNER JOIN sagas.lines AS l ON l.uid = m.uid AND l.has_turn
+INNER JOIN sagas.instances AS i ON i.uid = m.uid AND i.state = 'running' AND i.reason = 'in_line'
+INNER JOIN sagas.lines AS l ON l.uid = m.uid AND l.leads
 WHERE m.range = ANY($1::smallint []) LIMIT $2
 
 -- name: decided

@@ -25,7 +25,7 @@ FROM (
 UNION ALL
 SELECT x.environment, x.saga, x.state, count(*)
 FROM (
-    SELECT t.environment, t.saga, t.state FROM unnest(ARRAY['waiting', 'undoing', 'paused', 'behind']) AS s (state)
+    SELECT t.environment, t.saga, t.state FROM unnest(ARRAY['waiting', 'undoing', 'paused', 'in_line']) AS s (state)
     CROSS JOIN LATERAL (SELECT * FROM sagas.strays AS t WHERE t.state = s.state LIMIT $1) AS t
 ) AS x GROUP BY x.environment, x.saga, x.state
 

@@ -58,7 +58,7 @@ async def test_a_later_one_waits_over_the_death_of_the_earlier_ones_worker(site:
     assert shop.ledger("begin")[-1] == "2"
 
 
-async def test_a_run_waits_for_its_turn(site: Site) -> None:
+async def test_a_run_waits_until_it_leads(site: Site) -> None:
     done: list[str] = []
     gate = asyncio.Event()
     order = rescind.Saga("order", version="1", flag="checkout.new-flow", ordered_by_subject=True)
@@ -74,13 +74,13 @@ async def test_a_run_waits_for_its_turn(site: Site) -> None:
         runs = [asyncio.create_task(client.run(order, id="1", subject="anna", input={"order_id": "1"}))]
         await until(lambda: done == ["begin 1"])
         runs.append(asyncio.create_task(client.run(order, id="2", subject="anna", input={"order_id": "2"})))
-        await until(lambda: asyncio.to_thread(stands_behind, site))
+        await until(lambda: asyncio.to_thread(stands_in_line, site))
         gate.set()
         await asyncio.gather(*runs)
     assert done == ["begin 1", "end 1", "begin 2", "end 2"]
 
 
-def stands_behind(site: Site) -> bool:
-    """Whether the second is there and waits for its turn."""
+def stands_in_line(site: Site) -> bool:
+    """Whether the second is there and stands in line."""
     found = site.api.request("GET", site.api.within("/sagas/order/instances"))["instances"]
-    return any(one["id"] == "2" and one["reason"] == "behind" for one in found)
+    return any(one["id"] == "2" and one["reason"] == "in_line" for one in found)

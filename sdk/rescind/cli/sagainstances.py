@@ -14,7 +14,7 @@ from rescind.cli.tables import instant, table_of, text_of
 
 COLUMNS = ("id", "version", "state", "paused", "why", "subject", "started_at", "ended_at")
 WAITS = ("name", "at")
-BEHIND = ("saga", "id", "state", "reason", "has_turn")
+AFTER = ("saga", "id", "state", "reason", "leads")
 STEPS = ("step", "status", "attempt", "disposition", "admitted_at", "completed_at", "worker", "why")
 HISTORY = ("at", "fact", "name", "by_whom", "reason")
 
@@ -69,14 +69,14 @@ def show(session: Session, saga: str, id: str) -> None:  # noqa: A002 - the wire
     for title, lines, columns in (
         ("steps", rows, STEPS),
         ("waits for", found.get("waits"), WAITS),
-        ("behind", found.get("behind"), BEHIND),
+        ("after", found.get("after"), AFTER),
         ("history", found.get("history"), HISTORY),
     ):
         if lines:
             out.print(table_of(lines, columns, title=title))
-    if found.get("behind_count", 0) > len(found.get("behind", [])):
-        out.print(f"and behind {found['behind_count'] - len(found['behind'])} more")
-    if found.get("behind"):
+    if found.get("after_count", 0) > len(found.get("after", [])):
+        out.print(f"and after {found['after_count'] - len(found['in_line'])} more")
+    if found.get("after"):
         out.print(f"let it go at once: rescind sagas overtake {saga} {id} --reason TEXT")
     if found["state"] == "waiting":
         out.print(

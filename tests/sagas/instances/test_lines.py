@@ -15,7 +15,7 @@ from tests.waiting import until
 
 REASON = "SELECT reason FROM sagas.instances WHERE id = $1"
 STATE = "SELECT state FROM sagas.instances WHERE id = $1"
-TURN = "SELECT l.has_turn FROM sagas.lines l JOIN sagas.instances i USING (uid) WHERE i.id = $1"
+LEADS = "SELECT l.leads FROM sagas.lines l JOIN sagas.instances i USING (uid) WHERE i.id = $1"
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ async def test_other_subjects_do_not_wait(ordered: World, server: Server) -> Non
     assert {task.instance for task in await take(server)} == {"o1", "o2"}
 
 
-async def test_who_waits_says_behind_whom_and_is_found_by_it(ordered: World, server: Server) -> None:
+async def test_who_waits_says_after_whom_and_is_found_by_it(ordered: World, server: Server) -> None:
     await begin(server, "o1", "o2", "o3")
     shown = await server.shown("o3")
-    assert (shown["state"], shown["reason"], shown["behind_count"]) == ("running", "behind", 2)
-    assert [(one["id"], one["has_turn"]) for one in shown["behind"]] == [("o1", True), ("o2", False)]
-    assert (await server.shown("o1"))["behind"] == []
+    assert (shown["state"], shown["reason"], shown["after_count"]) == ("running", "in_line", 2)
+    assert [(one["id"], one["leads"]) for one in shown["after"]] == [("o1", True), ("o2", False)]
+    assert (await server.shown("o1"))["after"] == []
     async with ordered.pg.transaction() as connection:
-        found = await page(connection, ENVIRONMENT, "order", Filter(cause="behind"), below=None, limit=10)
+        found = await page(connection, ENVIRONMENT, "order", Filter(cause="in_line"), below=None, limit=10)
         running = await page(connection, ENVIRONMENT, "order", Filter(status="running"), below=None, limit=10)
     assert [row["id"] for row in found.rows] == ["o3", "o2"]
     assert [row["id"] for row in running.rows] == ["o3", "o2", "o1"]
@@ -75,7 +75,7 @@ async def test_a_batch_keeps_its_order_and_a_start_without_a_subject_is_refused(
 async def test_cancelling_one_that_waits_ends_it_at_once_and_moves_nobody(ordered: World, server: Server) -> None:
     await begin(server, "o1", "o2", "o3")
     assert (await server.say("o2", "cancel")).state == "undone"
-    assert await ordered.value(TURN, "o3") is False
+    assert await ordered.value(LEADS, "o3") is False
     assert [task.instance for task in await follow(server, 4)] == ["o1", "o1", "o3", "o3"]
 
 
@@ -86,7 +86,7 @@ async def test_one_that_waits_for_a_person_holds_the_others_until_it_is_mended(o
     [task] = await server.take(versions=["1", "2"])
     await server.tell(task, "unknown")
     shown = await server.shown("o2")
-    assert [(one["id"], one["state"], one["reason"]) for one in shown["behind"]] == [("o1", "waiting", "in_doubt")]
+    assert [(one["id"], one["state"], one["reason"]) for one in shown["after"]] == [("o1", "waiting", "in_doubt")]
     assert await take(server) == []
     await server.say("o1", "skip", "reserve")
     assert [task.instance for task in await follow(server, 2)] == ["o2", "o2"]
@@ -103,7 +103,7 @@ async def test_a_person_lets_one_overtake_and_the_others_wait_for_both(ordered: 
     first = await take(server)
     assert {task.instance for task in first} == {"o1", "o3"}
     await finish(server, next(task for task in first if task.instance == "o1"))
-    assert await ordered.value(TURN, "o2") is False, "o3 still runs"
+    assert await ordered.value(LEADS, "o2") is False, "o3 still runs"
     await finish(server, next(task for task in first if task.instance == "o3"))
     assert [task.instance for task in await follow(server, 2)] == ["o2", "o2"]
 
@@ -115,7 +115,7 @@ async def test_an_earlier_one_holds_until_it_is_undone(ordered: World, server: S
     await server.tell(capture, "failed", final=True)
     [undo] = await server.take()
     assert (undo.verb, undo.step) == ("undo", "reserve")
-    assert await ordered.value(TURN, "o2") is False
+    assert await ordered.value(LEADS, "o2") is False
     await server.tell(undo)
     assert [task.instance for task in await follow(server, 2)] == ["o2", "o2"]
 
@@ -130,12 +130,12 @@ async def test_a_killed_one_holds_until_its_effects_are_decided(ordered: World, 
     await ordered.kill()
     assert await take(server, steps=[]) == []
     assert await ordered.value(STATE, "o1") == "killed"
-    assert await ordered.value(TURN, "r1") is False
+    assert await ordered.value(LEADS, "r1") is False
     [undo] = await server.take()
     assert undo.verb == "undo"
-    assert await ordered.value(TURN, "r1") is False
+    assert await ordered.value(LEADS, "r1") is False
     await server.tell(undo)
-    await until(lambda: ordered.value(TURN, "r1"))
+    await until(lambda: ordered.value(LEADS, "r1"))
     await until(lambda: ordered.value("SELECT reason IS NULL FROM sagas.instances WHERE id = 'r1'"))
 
 
@@ -148,14 +148,14 @@ async def test_a_killed_one_without_effects_holds_nobody(ordered: World, server:
     await until(lambda: ordered.value("SELECT count(*) = 0 FROM sagas.lines"))
 
 
-async def test_the_turn_is_not_lost_when_whoever_gave_it_dies(ordered: World) -> None:  # P18
+async def test_the_lead_is_not_lost_when_whoever_passed_it_on_dies(ordered: World) -> None:  # P18
     first = await ordered.server(coordinates=False)
     await begin(first, "o1", "o2")
     uid = await ordered.value("SELECT uid FROM sagas.instances WHERE id = 'o1'")
     async with ordered.pg.transaction() as connection:  # all that is left of who dies after this commit
         await lines.leave(connection, [uid])
-    assert await ordered.value(TURN, "o2") is True
-    assert await ordered.value(REASON, "o2") == "behind"
+    assert await ordered.value(LEADS, "o2") is True
+    assert await ordered.value(REASON, "o2") == "in_line"
     await first.say("o1", "pause")
     second = await ordered.server()
     assert [task.instance for task in await follow(second, 2)] == ["o2", "o2"]

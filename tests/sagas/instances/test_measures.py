@@ -109,5 +109,5 @@ async def test_who_waits_for_others_and_what_is_looked_up_is_measured(world: Wor
     await until(lambda: leased(server))
     await one.measure()
     number, order = shown(measures.instances), ("saga", "order")
-    assert (number[HERE, order, ("state", "behind")], number[HERE, order, ("state", "in_doubt")]) == (2, 1)
+    assert (number[HERE, order, ("state", "in_line")], number[HERE, order, ("state", "in_doubt")]) == (2, 1)
     await one.stop()
