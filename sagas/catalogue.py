@@ -18,6 +18,7 @@ from msgspec import Struct
 from runtime.clock import Clock
 from runtime.postgres import Connection
 from runtime.queries import Queries
+from sagas import sealing
 from sagas.core.verdicts import Terms
 from sagas.definitions import Compensation, Email, KindDefinition, Refund, SagaDefinition, StepDefinition, Webhook, Worker
 
@@ -72,9 +73,10 @@ class Effect(Struct, frozen=True, kw_only=True):
         return self.completed_at or self.admitted_at
 
 
-def effect_of(row: Record) -> Effect:
+def effect_of(connection: Connection, row: Record) -> Effect:
     """An effect from a row of `chunk`, `extension` or `by_id`."""
-    fields = {name: row[name] for name in Effect.__struct_fields__}
+    opened = sealing.opened(connection.ring, row)
+    fields = {name: opened[name] for name in Effect.__struct_fields__}
     fields["judge_count"] = row["judge_count"] or 0
     return Effect(**fields)
 

@@ -15,7 +15,8 @@ from msgspec import Struct
 from runtime.clock import Entropy
 from runtime.postgres import Connection
 from runtime.queries import Queries
-from sagas import look_ups
+from runtime.sealing import Ring
+from sagas import look_ups, sealing
 from sagas.catalogue import Catalogue, Effect, Reference, Rules, effect_of, is_looked_up_by_worker, terms_of
 from sagas.core.compensation import Reason
 from sagas.core.retry import delay_seconds
@@ -72,7 +73,7 @@ class Enumeration:
             return False
         size = limit or (CHUNK_FIRST if place["cursor"] is None else CHUNK)
         rows = await connection.fetch(QUERIES.chunk, rollback.id, place["flag"], place["scope_key"], size)
-        await self._take(connection, rollback, [effect_of(row) for row in rows if row["in_set"]])
+        await self._take(connection, rollback, [effect_of(connection, row) for row in rows if row["in_set"]])
         cursor = rows[-1]["id"] if rows else None
         await connection.execute(
             QUERIES.advance, rollback.id, place["flag"], place["scope_key"], cursor, len(rows) < size, place["sweep"]
@@ -87,7 +88,7 @@ class Enumeration:
             return False
         ids = [row["effect_id"] for row in news]
         rows = await connection.fetch(QUERIES.news, rollback.id, ids)
-        await self._take(connection, rollback, [effect_of(row) for row in rows if row["in_set"]])
+        await self._take(connection, rollback, [effect_of(connection, row) for row in rows if row["in_set"]])
         await connection.execute(QUERIES.dealt_with, rollback.id, ids, [row["at"] for row in news])
         return len(news) == LATE_MAX
 
@@ -144,7 +145,9 @@ class Enumeration:
         absent = [u.effect.id for u, sighting in seen if isinstance(sighting, Absent) and u.settles_in_seconds <= 0]
         decided = [identity for identity, _ in found] + absent
         if found:
-            results = [plain(result) for _, result in found]
+            ring: Ring = connection.ring
+            named = [(result, sealing.effect_name(rollback.environment, identity)) for identity, result in found]
+            results = [ring.seal(plain(result), name) for result, name in named]
             await connection.execute(QUERIES.found, [identity for identity, _ in found], results)
         if absent:
             await connection.execute(QUERIES.absent, absent)
@@ -155,7 +158,7 @@ class Enumeration:
             [look_up.effect.id for look_up, _ in seen],
             [look_up.effect.judge_count + 1 for look_up, _ in seen],
             [type(sighting).__name__.lower() for _, sighting in seen],
-            [plain(sighting) for _, sighting in seen],
+            [None if isinstance(sighting, Found) else plain(sighting) for _, sighting in seen],
         )
         await self.again(connection, rollback, decided)
 
@@ -181,7 +184,7 @@ class Enumeration:
 
     async def _judge(self, connection: Connection, ids: Sequence[UUID]) -> list[Judged]:
         rows = await connection.fetch(QUERIES.by_id, list(ids)) if ids else []
-        return [await self._judged(connection, effect_of(row)) for row in rows]
+        return [await self._judged(connection, effect_of(connection, row)) for row in rows]
 
     async def _take(self, connection: Connection, rollback: Rollback, effects: Sequence[Effect]) -> None:
         """Join these effects of the set, unless another rollback has ended with them, and write down what becomes of them."""
@@ -199,7 +202,7 @@ class Enumeration:
         await self._dispose(connection, rollback, judged)
         succeeded = [each.effect.id for each in judged if each.effect.status == "succeeded" and each.effect.saga_instance]
         rows = await connection.fetch(QUERIES.extension, rollback.id, succeeded) if succeeded else []
-        later = [effect for row in rows if not _is_elsewhere(effect := effect_of(row), rollback.id)]
+        later = [effect for row in rows if not _is_elsewhere(effect := effect_of(connection, row), rollback.id)]
         if later:
             await self._join(connection, rollback.id, later)
             await self._dispose(connection, rollback, [await self._judged(connection, effect) for effect in later])

@@ -7,7 +7,7 @@ serves the step's look-up takes it, and its answer is the effect's news for both
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +17,8 @@ from rescind.wire import TaskClaim
 
 from runtime.postgres import Connection
 from runtime.queries import Queries
+from runtime.sealing import Ring
+from sagas import sealing
 from sagas.core.sightings import Policy
 from sagas.definitions import StepDefinition
 
@@ -59,13 +61,12 @@ async def lay(connection: Connection, asked: Sequence[tuple[UUID, float]]) -> No
     await connection.execute(QUERIES.lay, [effect for effect, _ in asked], [settle for _, settle in asked])
 
 
-async def take(connection: Connection, environment: str, claim: TaskClaim, limit: int) -> list[Record]:
+async def take(connection: Connection, environment: str, claim: TaskClaim, limit: int) -> list[dict[str, Any]]:
     """What this worker is to say of, up to `limit`."""
-    return list(
-        await connection.fetch(
-            QUERIES.take, environment, claim.saga, claim.versions, claim.look_ups, claim.instance, limit, claim.lease_seconds
-        )
+    rows = await connection.fetch(
+        QUERIES.take, environment, claim.saga, claim.versions, claim.look_ups, claim.instance, limit, claim.lease_seconds
     )
+    return [sealing.opened(connection.ring, {**row, "environment": environment}) for row in rows]
 
 
 async def keep(connection: Connection, environment: str, held: Sequence[tuple[UUID, UUID]], lease_seconds: float) -> set[UUID]:
@@ -83,11 +84,16 @@ async def held(connection: Connection, told: Sequence[tuple[UUID, UUID]]) -> dic
 
 
 async def settle(
-    connection: Connection, found: Sequence[tuple[UUID, str | None]], absent: Sequence[tuple[UUID, str | None]]
+    connection: Connection,
+    environments: Mapping[UUID, str],
+    found: Sequence[tuple[UUID, str | None]],
+    absent: Sequence[tuple[UUID, str | None]],
 ) -> None:
     """Write down what was found, with its result, and what never happened, with why."""
     if found:
-        await connection.execute(QUERIES.found, [one for one, _ in found], [told for _, told in found], EVIDENCE_MAX)
+        ring: Ring = connection.ring
+        results = [ring.seal(told, sealing.effect_name(environments[one], one)) for one, told in found]
+        await connection.execute(QUERIES.found, [one for one, _ in found], results, EVIDENCE_MAX)
     if absent:
         await connection.execute(QUERIES.absent, [one for one, _ in absent], [told for _, told in absent], EVIDENCE_MAX)
     await connection.execute(QUERIES.settle, [one for one, _ in (*found, *absent)])

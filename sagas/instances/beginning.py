@@ -10,7 +10,8 @@ from rescind.wire import InstanceStarted
 
 from runtime.clock import Entropy
 from runtime.postgres import Connection
-from sagas import lines
+from runtime.sealing import Ring
+from sagas import lines, sealing
 from sagas.core import admission
 from sagas.core.admission import Fence
 from sagas.instances import rows
@@ -71,13 +72,18 @@ async def _insert(connection: Connection, wanted: Sequence[dict[str, Any]]) -> s
         (
             row["uid"], row["environment"], row["saga"], row["id"], row["version"], row["flag"], row["variant"],
             row["is_off"], row["revision_generation"], row["revision"], row["subject"], row["attributes_json"],
-            row["input_json"], row["input_hash"], row["run_by"], row["lease_seconds"], row["traceparent"],
+            _sealed(connection, row), row["input_hash"], row["run_by"], row["lease_seconds"], row["traceparent"],
             row["started_by"],
         )
         for row in wanted
     ]  # fmt: skip
     won = {row["uid"] for row in await connection.fetch(QUERIES.insert, *columns(values, 18))}
     return {(row["environment"], row["saga"], row["id"]) for row in wanted if row["uid"] in won}
+
+
+def _sealed(connection: Connection, row: Mapping[str, Any]) -> str | None:
+    ring: Ring = connection.ring
+    return ring.seal(row["input_json"], sealing.instance_name(row["environment"], row["saga"], row["id"]))
 
 
 async def place_of(connection: Connection, plans: Plans, start: Start) -> lines.Place | None:

@@ -19,7 +19,7 @@ from rescind.wire import InstanceStarted
 from runtime.clock import Clock, Entropy
 from runtime.errors import OutcomeUnknown, Unavailable
 from runtime.postgres import Connection, Postgres, transaction_on
-from sagas import lines, store
+from sagas import lines, sealing, store
 from sagas.breakers import ERROR_LENGTH_MAX, Breakers, Told
 from sagas.core.effects import News
 from sagas.core.reports import Report
@@ -239,7 +239,7 @@ class Engine:
         locked = list(await connection.fetch(QUERIES.lock, sorted(group.must))) if group.must else []
         free = sorted(group.due.keys() - group.must)
         locked += await connection.fetch(QUERIES.lock_free, free) if free else []
-        held = {row["uid"]: dict(row) for row in locked}
+        held = {row["uid"]: sealing.instance(connection.ring, row) for row in locked}
         await self._record(connection, turns, answers, group)
         await self._sight(connection, turns, answers, group)
         taken = await self._take(connection, group, held, turns, writes)

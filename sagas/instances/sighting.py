@@ -67,7 +67,8 @@ async def _write(connection: Connection, weighed: Sequence[Weighed]) -> None:
     found = [(one.sighting.effect_id, one.sighting.told_json) for one in by[Then.SUCCEEDED]]
     absent = [(one.sighting.effect_id, one.sighting.told_json) for one in by[Then.FAILED]]
     if found or absent:
-        await look_ups.settle(connection, found, absent)
+        environments = {one.sighting.effect_id: one.sighting.environment for one in weighed}
+        await look_ups.settle(connection, environments, found, absent)
     again = [
         Again(
             effect_id=one.sighting.effect_id,
@@ -82,4 +83,5 @@ async def _write(connection: Connection, weighed: Sequence[Weighed]) -> None:
 
 
 def _note(told: Sighting, number: int, outcome: str) -> Note:
-    return Note(effect_id=told.effect_id, number=number, actor=told.worker, outcome=outcome, detail=told.told_json)
+    detail = None if told.said is Said.FOUND else told.told_json
+    return Note(effect_id=told.effect_id, number=number, actor=told.worker, outcome=outcome, detail=detail)

@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from runtime import audit
 from runtime.postgres import Connection
-from sagas import lines
+from runtime.sealing import Ring
+from sagas import lines, sealing
 from sagas.instances import facts
 from sagas.instances.plans import Plans
 from sagas.instances.rows import QUERIES
@@ -88,7 +91,7 @@ class Words:
             case _:
                 changed = word.name not in known.facts.waits_ended
         if changed:
-            writes.say(word.uid, word.fact, word.name, _detail(word, word.detail), word.by_whom, word.reason)
+            writes.say(word.uid, word.fact, word.name, _sealed(connection, word, row), word.by_whom, word.reason)
             if word.fact in ("event", "approved", "refused", "skip"):
                 await connection.execute(QUERIES.close_wait, word.uid, word.name)
         return changed
@@ -142,6 +145,17 @@ class Words:
             reason=word.reason,
             detail={"name": word.name} if word.name else {},
         )
+
+
+def _sealed(connection: Connection, word: Word, row: Any) -> dict[str, Any] | None:
+    """What is kept of a word; what an event brings is sealed."""
+    ring: Ring = connection.ring
+    detail = _detail(word, word.detail)
+    if detail is None or detail.get("payload") is None:
+        return detail
+    name = sealing.instance_name(row["environment"], row["saga"], row["id"])
+    sealed = ring.seal(msgspec.json.encode(detail["payload"]).decode(), name)
+    return {**detail, "payload": msgspec.Raw(str(sealed).encode())}
 
 
 def _detail(word: Word, detail: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 from uuid import UUID
 
 import msgspec
-from asyncpg import Record
 from rescind.wire import (
     ReportRequest,
     Task,
@@ -127,7 +127,7 @@ class Work:
             timeouts = [await self._timeout_seconds(connection, environment, row) for row in rows]
         return [_question(row, request.lease_seconds, seconds) for row, seconds in zip(rows, timeouts, strict=True)]
 
-    async def _timeout_seconds(self, connection: Connection, environment: str, row: Record) -> float | None:
+    async def _timeout_seconds(self, connection: Connection, environment: str, row: Mapping[str, Any]) -> float | None:
         planned = await self._engine.plans.get(connection, (environment, row["saga"], row["saga_version"]))
         step = None if planned is None else planned.definition.step(row["step"])
         return None if step is None else step.act.timeout_seconds
@@ -264,7 +264,7 @@ def _sighting(environment: str, worker: str, told: TaskReport) -> Sighting | Non
     return Sighting(environment=environment, effect_id=effect, token=token, said=said, told_json=told_json, worker=worker)
 
 
-def _question(row: Record, lease_seconds: float, timeout_seconds: float | None) -> Task:
+def _question(row: Mapping[str, Any], lease_seconds: float, timeout_seconds: float | None) -> Task:
     """An effect in doubt, for a worker to look up: what it was given, and the key that its provider was."""
     names = (
         "kind",

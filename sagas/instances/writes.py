@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from runtime.postgres import Connection
-from sagas import lines, look_ups
+from runtime.sealing import Ring
+from sagas import lines, look_ups, sealing
 from sagas.instances.rows import QUERIES, columns
 from sagas.instances.turns import plain
 from sagas.leases import RANGES
@@ -70,8 +71,8 @@ class Writes:
         if taken_over or any(row[name] != value for name, value in new.items()):
             self._changes.append(
                 (
-                    uid, new["state"], new["reason"], plain(new["error"]), plain(result), new["turned_back"], new["laid"],
-                    taken_over,
+                    uid, new["state"], new["reason"], plain(new["error"]), (plain(result), row), new["turned_back"],
+                    new["laid"], taken_over,
                 )
             )  # fmt: skip
             self.ended |= new["state"] not in ("running", "undoing")
@@ -116,7 +117,7 @@ class Writes:
         if self._unwatched:
             await connection.execute(QUERIES.unwatch, self._unwatched)
         if self._changes:
-            await connection.execute(QUERIES.change, *columns(self._changes, 8))
+            await connection.execute(QUERIES.change, *columns([_sealed(connection, one) for one in self._changes], 8))
         if self._lays:
             await self._lay(connection)
         if self._leaving:
@@ -133,6 +134,13 @@ class Writes:
             (rollbacks[row["environment"], range_of(row)], row["environment"], row["saga"], row["id"]) for row in self._lays
         ]
         await connection.execute(QUERIES.lay, *columns(rows, 4))
+
+
+def _sealed(connection: Connection, change: tuple[Any, ...]) -> tuple[Any, ...]:
+    ring: Ring = connection.ring
+    text, row = change[4]
+    sealed = ring.seal(text, sealing.instance_name(row["environment"], row["saga"], row["id"]))
+    return (*change[:4], sealed, *change[5:])
 
 
 def range_of(row: Mapping[str, Any]) -> int:

@@ -33,3 +33,11 @@ CREATE TABLE IF NOT EXISTS sagas.lines (
     PRIMARY KEY (environment, line, subject, position)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 CREATE UNIQUE INDEX IF NOT EXISTS lines_by_instance ON sagas.lines (uid);
+
+-- The keys that payloads were ever sealed with, each with a value sealed by it: who starts without one, or with another under its id,
+-- is told so before it does anything.
+CREATE TABLE IF NOT EXISTS sagas.payload_keys (
+    id text PRIMARY KEY,
+    probe jsonb NOT NULL,
+    first_used_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);

@@ -22,6 +22,7 @@ FILES = (
     "operations",
     "look_ups",
     "lines",
+    "sealing",
 )
 
 

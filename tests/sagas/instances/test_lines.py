@@ -210,7 +210,9 @@ async def follow(server: Server, count: int) -> list[Task]:
     """Act so many tasks, one after another; what they were."""
     done: list[Task] = []
     while len(done) < count:
-        for task in await server.take():
+        tasks = await server.take()
+        assert tasks, f"nobody may begin after {[(task.instance, task.step) for task in done]}"
+        for task in tasks:
             await server.tell(task)
             done.append(task)
     return done
