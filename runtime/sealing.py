@@ -26,7 +26,7 @@ from runtime.errors import RuntimeFault
 
 SEALED, PLAIN = "rescind.sealed", "rescind.plain"
 """What a stored value says of itself: it is sealed, or it is not although it looks like it."""
-MARK = b'"rescind.'
+MARKS = tuple(f'"{mark}"'.encode() for mark in (SEALED, PLAIN))
 KEYS_MAX = 16
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -76,7 +76,7 @@ class Ring:
             return text
         raw = text.encode()
         if self.first is None:
-            return f'{{"{PLAIN}":{text}}}' if MARK in raw else text
+            return f'{{"{PLAIN}":{text}}}' if any(mark in raw for mark in MARKS) else text
         nonce = os.urandom(NONCE_BYTES)
         hidden = self._keys[self.first].encrypt(nonce, raw, name.encode())
         envelope = {SEALED: f"{self.first}:{base64.b64encode(nonce + hidden).decode()}"}
