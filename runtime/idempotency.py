@@ -24,6 +24,7 @@ from runtime.postgres import Postgres
 from runtime.principal import bearer
 from runtime.problem import Problem, send_problem
 from runtime.queries import Queries
+from runtime.sealing import Ring
 from runtime.verifier import Verifier
 
 QUERIES = Queries.load("runtime", "requests")
@@ -73,6 +74,7 @@ class Requests:
             if begun_at is not None:
                 return Attempt(token_id=token_id, key=key, begun_at=begun_at)
             held = await connection.fetchrow(QUERIES.held_request, token_id, key)
+            ring: Ring = connection.ring
         if held is not None and held["fingerprint"] != fingerprint:
             raise Problem(
                 422,
@@ -88,13 +90,15 @@ class Requests:
                 next_step="Repeat it in a moment.",
                 retry_after=1,
             )
-        return Answer(status=held["status"], content_type=held["content_type"], body=held["body"])
+        body = ring.open_bytes(held["body"], _place(token_id, key))
+        return Answer(status=held["status"], content_type=held["content_type"], body=body)
 
     async def finish(self, attempt: Attempt, answer: Answer) -> None:
         """Keep the answer."""
         async with self._pg.connection() as connection:
             identity = (attempt.token_id, attempt.key, attempt.begun_at)
-            await connection.execute(QUERIES.finish_request, *identity, answer.status, answer.content_type, answer.body)
+            body = connection.ring.seal_bytes(answer.body, _place(attempt.token_id, attempt.key))
+            await connection.execute(QUERIES.finish_request, *identity, answer.status, answer.content_type, body)
 
     async def release(self, attempt: Attempt) -> None:
         """Give the key back: nothing was done, or nothing worth keeping was answered."""
@@ -157,6 +161,11 @@ class IdempotencyMiddleware:
                 await self._requests.finish(attempt, answer)
         except RuntimeFault as error:
             log.warning("an answer could not be kept: %s", error)
+
+
+def _place(token_id: str, key: str) -> str:
+    """What a kept answer is sealed under."""
+    return f"answer/{token_id}/{key}"
 
 
 def _key(scope: Scope) -> str | None:

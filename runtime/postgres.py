@@ -17,6 +17,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -25,6 +26,7 @@ from asyncpg.exceptions import TargetServerAttributeNotMatched
 
 from runtime.errors import OutcomeUnknown, Refused, Unavailable
 from runtime.hosts import Hosts
+from runtime.sealing import NO_KEYS, Ring
 
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 10.0
@@ -60,15 +62,18 @@ OTHER_STEP = "See PostgreSQL's log, and mend RESCIND_DATABASE_URL"
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]
-    """asyncpg's connection, released without a round trip of its own."""
+    """asyncpg's connection, released without a round trip of its own. `ring`: what its caller's payloads are sealed with."""
+
+    ring: Ring = NO_KEYS
 
     def get_reset_query(self) -> str:
         """Return nothing: a reset query on every release is one transaction more for each of ours."""
         return ""
 
 
-async def _prepare(connection: Connection) -> None:
+async def _prepare(connection: Connection, ring: Ring = NO_KEYS) -> None:
     """json and jsonb travel as Python objects."""
+    connection.ring = ring
     await connection.set_type_codec("json", schema="pg_catalog", format="binary", encoder=_encode, decoder=_decode)
     await connection.set_type_codec(
         "jsonb",
@@ -99,11 +104,11 @@ def _translated(connection: Connection | None = None) -> Iterator[None]:
         raise
 
 
-async def connect(url: str, *, application_name: str, command_seconds: float | None = None) -> Connection:
+async def connect(url: str, *, application_name: str, command_seconds: float | None = None, ring: Ring = NO_KEYS) -> Connection:
     """Return a connection of the caller's own, with our codecs. Raises `Unavailable`, of which `Refused` is one."""
     with _translated():
         connection: Connection = await Hosts(url).connect(**_options(application_name, command_seconds))
-        await _prepare(connection)
+        await _prepare(connection, ring)
         return connection
 
 
@@ -119,20 +124,23 @@ def _options(application_name: str, command_seconds: float | None) -> dict[str, 
 class Postgres:
     """A pool of connections to one database."""
 
-    def __init__(self, url: str, application_name: str, pool: asyncpg.Pool) -> None:
+    def __init__(self, url: str, application_name: str, pool: asyncpg.Pool, ring: Ring = NO_KEYS) -> None:
+        self._ring = ring
         self.url = url
         self.application_name = application_name
         self._pool = pool
 
     @classmethod
-    async def open(cls, url: str, *, application_name: str, size_max: int = 10, wait_seconds: float = 60.0) -> Postgres:
+    async def open(
+        cls, url: str, *, application_name: str, size_max: int = 10, wait_seconds: float = 60.0, ring: Ring = NO_KEYS
+    ) -> Postgres:
         """Return a pool once the database answers; until then wait, and say so. Raises `Unavailable` after `wait_seconds`,
         `Refused` at once."""
         begun = time.monotonic()
         noticed = -WAIT_NOTICE_SECONDS
         while True:
             try:
-                return cls(url, application_name, await cls._create(url, application_name, size_max))
+                return cls(url, application_name, await cls._create(url, application_name, size_max, ring), ring)
             except Refused:
                 raise
             except Unavailable as error:
@@ -145,14 +153,14 @@ class Postgres:
                 await asyncio.sleep(WAIT_STEP_SECONDS)
 
     @staticmethod
-    async def _create(url: str, application_name: str, size_max: int) -> asyncpg.Pool:
+    async def _create(url: str, application_name: str, size_max: int, ring: Ring) -> asyncpg.Pool:
         with _translated():
             pool = await asyncpg.create_pool(
                 url,
                 min_size=0,  # one kept open is reopened in the background, with a traceback in the log for each failure
                 max_size=size_max,
                 max_queries=10_000_000,
-                init=_prepare,
+                init=partial(_prepare, ring=ring),
                 connect=Hosts(url).connect,
                 **_options(application_name, COMMAND_SECONDS),
             )
@@ -203,7 +211,7 @@ class Postgres:
 
     async def dedicated(self) -> Connection:
         """Return a connection outside the pool; the caller closes it. Raises `Unavailable`."""
-        return await connect(self.url, application_name=self.application_name)
+        return await connect(self.url, application_name=self.application_name, ring=self._ring)
 
     async def close(self) -> None:
         """Close every connection; those still lent are cut off after `CLOSE_SECONDS`."""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from runtime.errors import SettingsError
+from runtime.sealing import NO_KEYS, Ring
 
 PREFIX = "RESCIND_"
 ROLES = ("flags", "sagas")
@@ -37,6 +38,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     state_dir: Path | None = None
     """Where a replica keeps what it must know after a restart (P5)."""
     database_connections_max: int = 10
+    payload_keys: Ring = NO_KEYS
+    """What payloads are sealed with: `ID:BASE64,...`, the first seals, all open; `plain` first seals nothing."""
     grpc_environment: str | None = None
     """The environment that flagd's two gRPC listeners serve; none: there are no such listeners."""
     grpc_host: str = "127.0.0.1"
@@ -144,6 +147,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "state_dir": _path,
     "allowed_origins": _origins,
     "database_connections_max": _number(1, 1000),
+    "payload_keys": Ring.read,
     "grpc_environment": str,
     "grpc_host": str,
     "grpc_tls_certificate": _path,

@@ -18,6 +18,7 @@ from msgspec import Struct
 from runtime.clock import Clock
 from runtime.postgres import Connection
 from runtime.queries import Queries
+from sagas import sealing
 from sagas.core.verdicts import Terms
 from sagas.definitions import Compensation, Email, KindDefinition, Refund, SagaDefinition, StepDefinition, Webhook, Worker
 
@@ -72,9 +73,10 @@ class Effect(Struct, frozen=True, kw_only=True):
         return self.completed_at or self.admitted_at
 
 
-def effect_of(row: Record) -> Effect:
+def effect_of(connection: Connection, row: Record) -> Effect:
     """An effect from a row of `chunk`, `extension` or `by_id`."""
-    fields = {name: row[name] for name in Effect.__struct_fields__}
+    opened = sealing.opened(connection.ring, row)
+    fields = {name: opened[name] for name in Effect.__struct_fields__}
     fields["judge_count"] = row["judge_count"] or 0
     return Effect(**fields)
 
@@ -159,8 +161,14 @@ def terms_of(rules: Rules, *, needs_approval: bool = False) -> Terms:
         notice_approved=rules.notice_approved,
         needs_approval=needs_approval,
         in_doubt=rules.in_doubt or "wait",
-        can_look_up=isinstance(rules.compensation, Refund),
+        can_look_up=isinstance(rules.compensation, Refund) or is_looked_up_by_worker(rules),
     )
+
+
+def is_looked_up_by_worker(rules: Rules) -> bool:
+    """Whether the team's own look-up says what became of an effect in doubt; a refund's provider is asked directly."""
+    has_own = isinstance(rules, StepDefinition) and rules.act.in_doubt == "look_up"
+    return has_own and not isinstance(rules.compensation, Refund)
 
 
 def action_of(executor: Compensation) -> str:

@@ -6,7 +6,7 @@ and what the paces allow, and writes the attempts down, before anything is sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,6 +17,7 @@ from msgspec import Struct
 from runtime.clock import Entropy
 from runtime.postgres import Connection
 from runtime.queries import Queries
+from sagas import sealing
 from sagas.breakers import Breakers
 from sagas.catalogue import Catalogue, Reference, Rules
 from sagas.core.breakers import Hold
@@ -338,9 +339,10 @@ class Claims:
         self, connection: Connection, begun: Sequence[Record], able: dict[UUID, tuple[Record, Rules]]
     ) -> list[Attempt]:
         ids = [row["id"] for row in begun]
-        effects: dict[UUID, list[Record]] = {}
+        effects: dict[UUID, list[dict[str, Any]]] = {}
         for row in await connection.fetch(QUERIES.effects_of, ids):
-            effects.setdefault(row["compensation_id"], []).append(row)
+            effect = sealing.opened(connection.ring, {**row, "environment": begun[0]["environment"]})
+            effects.setdefault(row["compensation_id"], []).append(effect)
         rollbacks = {
             row["id"]: row for row in await connection.fetch(QUERIES.rollbacks_of, [row["rollback_id"] for row in begun])
         }
@@ -399,7 +401,7 @@ def _stand(row: Record) -> Stand:
     return Stand(instance=(row["saga"], row["saga_instance"]), position=position, compensation_id=row["compensation_id"])
 
 
-def _attempt(row: Record, rules: Rules, effects: Sequence[Record], rollback: Record) -> Attempt:
+def _attempt(row: Record, rules: Rules, effects: Sequence[Mapping[str, Any]], rollback: Record) -> Attempt:
     return Attempt(
         id=row["id"],
         token=row["token"],

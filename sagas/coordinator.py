@@ -28,10 +28,10 @@ from sagas.core.breakers import COOL_SECONDS, FAILURES_MAX
 from sagas.dispatch import CONCURRENCY, Dispatcher
 from sagas.drain import START_WINDOW_SECONDS, Drain
 from sagas.drive import Drive
-from sagas.enumeration import Enumeration
+from sagas.enumeration import NO_WORKER_SECONDS, Enumeration
 from sagas.executors import Executors
 from sagas.leases import LEASE_SECONDS, LOOK_SECONDS, RENEW_SECONDS, Leases
-from sagas.tools import NO_WORKER_SECONDS, POLL_SECONDS, Tools
+from sagas.tools import POLL_SECONDS, Tools
 
 QUERIES = Queries.load("sagas", "coordinator")
 CHANNEL = "rescind_rollback"
@@ -76,7 +76,7 @@ class Coordinator:
         self.identity = f"{identity}/{entropy.token_bytes(6).hex()}"
         self.leases = Leases(pg, clock, self.identity, lease_seconds=self._tuning.lease_seconds)
         catalogue = Catalogue(clock)
-        enumeration = Enumeration(catalogue, entropy)
+        enumeration = Enumeration(catalogue, entropy, no_worker_seconds=self._tuning.no_worker_seconds)
         breakers = Breakers(
             clock,
             "undo",

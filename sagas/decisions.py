@@ -18,6 +18,7 @@ from runtime import audit
 from runtime.postgres import Connection, Postgres
 from runtime.problem import Problem, suggest
 from runtime.queries import Queries
+from sagas import look_ups
 
 QUERIES = Queries.load("sagas", "decisions")
 DISPATCH = Queries.load("sagas", "dispatch")
@@ -159,6 +160,7 @@ async def _retry(connection: Connection, rollback_id: UUID, chosen: Sequence[Rec
     await connection.execute(QUERIES.follow_retry, list(retried))
     bare = [row["effect_id"] for row in waiting if row["compensation_id"] is None]
     judged = [row["effect_id"] for row in await connection.fetch(QUERIES.judge_again, rollback_id, bare, actor)]
+    await look_ups.anew(connection, judged)
     await connection.execute(QUERIES.look_again, rollback_id, judged)
     noted = {row["compensation_id"]: row["effect_id"] for row in waiting if row["compensation_id"] in retried}
     await connection.execute(

@@ -15,7 +15,9 @@ from msgspec import Struct
 from runtime.clock import Entropy
 from runtime.postgres import Connection
 from runtime.queries import Queries
-from sagas.catalogue import Catalogue, Effect, Reference, Rules, effect_of, terms_of
+from runtime.sealing import Ring
+from sagas import look_ups, sealing
+from sagas.catalogue import Catalogue, Effect, Reference, Rules, effect_of, is_looked_up_by_worker, terms_of
 from sagas.core.compensation import Reason
 from sagas.core.retry import delay_seconds
 from sagas.core.verdicts import Fate, judge
@@ -28,6 +30,9 @@ CHUNK = 1_000
 CHUNK_FIRST = 100
 LATE_MAX = 500
 JUDGE_MAX = 500
+NO_WORKER_SECONDS = 60.0
+ASK_SECONDS = 5.0
+"""How often it is looked at whether any worker can say; its answer is told at once."""
 
 
 class Rollback(Struct, frozen=True, kw_only=True):
@@ -55,8 +60,9 @@ class LookUp(Struct, frozen=True, kw_only=True):
 class Enumeration:
     """Each method works inside the caller's fenced transaction."""
 
-    def __init__(self, catalogue: Catalogue, entropy: Entropy) -> None:
+    def __init__(self, catalogue: Catalogue, entropy: Entropy, *, no_worker_seconds: float = NO_WORKER_SECONDS) -> None:
         self._catalogue = catalogue
+        self._no_worker_seconds = no_worker_seconds
         self._dispositions = Dispositions(entropy)
 
     async def chunk(self, connection: Connection, rollback: Rollback, limit: int | None = None) -> bool:
@@ -67,7 +73,7 @@ class Enumeration:
             return False
         size = limit or (CHUNK_FIRST if place["cursor"] is None else CHUNK)
         rows = await connection.fetch(QUERIES.chunk, rollback.id, place["flag"], place["scope_key"], size)
-        await self._take(connection, rollback, [effect_of(row) for row in rows if row["in_set"]])
+        await self._take(connection, rollback, [effect_of(connection, row) for row in rows if row["in_set"]])
         cursor = rows[-1]["id"] if rows else None
         await connection.execute(
             QUERIES.advance, rollback.id, place["flag"], place["scope_key"], cursor, len(rows) < size, place["sweep"]
@@ -82,7 +88,7 @@ class Enumeration:
             return False
         ids = [row["effect_id"] for row in news]
         rows = await connection.fetch(QUERIES.news, rollback.id, ids)
-        await self._take(connection, rollback, [effect_of(row) for row in rows if row["in_set"]])
+        await self._take(connection, rollback, [effect_of(connection, row) for row in rows if row["in_set"]])
         await connection.execute(QUERIES.dealt_with, rollback.id, ids, [row["at"] for row in news])
         return len(news) == LATE_MAX
 
@@ -95,12 +101,35 @@ class Enumeration:
         judged = await self._judge(connection, ids)
         asked = [each for each in judged if each.verdict.fate is Fate.LOOK_UP]
         await self._write(connection, rollback, [each for each in judged if each.verdict.fate is not Fate.LOOK_UP])
-        look_ups = [
+        ours = [each for each in asked if each.rules is not None and not is_looked_up_by_worker(each.rules)]
+        await self._ask_workers(connection, [each for each in asked if each not in ours])
+        by_us = [
             LookUp(effect=each.effect, reference=each.reference, rules=each.rules)
-            for each in asked[:look_ups_max]
+            for each in ours[:look_ups_max]
             if each.reference is not None and each.rules is not None
         ]
-        return look_ups, len(judged) - len(asked)
+        return by_us, len(judged) - len(asked)
+
+    async def _ask_workers(self, connection: Connection, asked: Sequence[Judged]) -> None:
+        """Put the question to the team's workers, once; a person decides where it was given up or where there is none."""
+        if not asked:
+            return
+        ids = [each.effect.id for each in asked]
+        await look_ups.lay(
+            connection, [(each.effect.id, each.rules.settle_seconds) for each in asked if each.rules is not None]
+        )
+        stands = await look_ups.stands(connection, ids, unserved_seconds=self._no_worker_seconds)
+        given_up = [one for one in ids if one not in stands or stands[one]["given_up"]]
+        unserved = [one for one in ids if one not in given_up and not stands[one]["is_served"]]
+        counts = {each.effect.id: each.effect.judge_count for each in asked}
+        left = [one for one in ids if one not in given_up and one not in unserved]
+        if given_up:
+            await connection.execute(QUERIES.give_up, given_up, Reason.LOOK_UP_EXHAUSTED)
+        if unserved:
+            await connection.execute(QUERIES.give_up, unserved, Reason.NO_WORKER)
+        if left:
+            seconds = min(ASK_SECONDS, self._no_worker_seconds / 2)
+            await connection.execute(QUERIES.ask_again, left, [seconds] * len(left), [counts[one] for one in left])
 
     async def again(self, connection: Connection, rollback: Rollback, ids: Sequence[UUID]) -> None:
         """Judge these effects anew, as they are recorded now."""
@@ -126,7 +155,9 @@ class Enumeration:
         absent = [u.effect.id for u, sighting in seen if isinstance(sighting, Absent) and u.settles_in_seconds <= 0]
         decided = [identity for identity, _ in found] + absent
         if found:
-            results = [plain(result) for _, result in found]
+            ring: Ring = connection.ring
+            named = [(result, sealing.effect_name(rollback.environment, identity)) for identity, result in found]
+            results = [ring.seal(plain(result), name) for result, name in named]
             await connection.execute(QUERIES.found, [identity for identity, _ in found], results)
         if absent:
             await connection.execute(QUERIES.absent, absent)
@@ -137,7 +168,7 @@ class Enumeration:
             [look_up.effect.id for look_up, _ in seen],
             [look_up.effect.judge_count + 1 for look_up, _ in seen],
             [type(sighting).__name__.lower() for _, sighting in seen],
-            [plain(sighting) for _, sighting in seen],
+            [None if isinstance(sighting, Found) else plain(sighting) for _, sighting in seen],
         )
         await self.again(connection, rollback, decided)
 
@@ -163,7 +194,7 @@ class Enumeration:
 
     async def _judge(self, connection: Connection, ids: Sequence[UUID]) -> list[Judged]:
         rows = await connection.fetch(QUERIES.by_id, list(ids)) if ids else []
-        return [await self._judged(connection, effect_of(row)) for row in rows]
+        return [await self._judged(connection, effect_of(connection, row)) for row in rows]
 
     async def _take(self, connection: Connection, rollback: Rollback, effects: Sequence[Effect]) -> None:
         """Join these effects of the set, unless another rollback has ended with them, and write down what becomes of them."""
@@ -177,7 +208,7 @@ class Enumeration:
         await self._dispose(connection, rollback, judged)
         succeeded = [each.effect.id for each in judged if each.effect.status == "succeeded" and each.effect.saga_instance]
         rows = await connection.fetch(QUERIES.extension, rollback.id, succeeded) if succeeded else []
-        later = [effect for row in rows if not _is_elsewhere(effect := effect_of(row), rollback.id)]
+        later = [effect for row in rows if not _is_elsewhere(effect := effect_of(connection, row), rollback.id)]
         if later:
             await _join(connection, [(rollback.id, effect) for effect in later])
             await self._dispose(connection, rollback, [await self._judged(connection, effect) for effect in later])

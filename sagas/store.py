@@ -10,6 +10,8 @@ from asyncpg import Connection
 from msgspec import Struct
 
 from runtime.queries import Queries
+from runtime.sealing import Ring
+from sagas import sealing
 from sagas.core.admission import Fence, Scope, Sibling, Standing
 from sagas.core.asks import Ask
 from sagas.core.effects import Status
@@ -98,7 +100,8 @@ async def flags_of(connection: Connection, environment: str, limit: int) -> list
 async def keys(connection: Connection, names: Iterable[KeyName]) -> dict[KeyName, Recorded]:
     """What is recorded of these keys; a key never used is missing."""
     rows = await connection.fetch(QUERIES.keys, *_columns(names))
-    return {(row["environment"], row["kind"], row["key"]): _recorded(row) for row in rows}
+    opened = [sealing.opened(connection.ring, row) for row in rows]
+    return {(row["environment"], row["kind"], row["key"]): _recorded(row) for row in opened}
 
 
 async def lock_keys(connection: Connection, names: Iterable[KeyName]) -> None:
@@ -197,7 +200,7 @@ async def admit(
         [ask.step for ask in asks],
         [ask.kind_version for ask in asks],
         [ask.subject for ask in asks],
-        [ask.payload_json for ask in asks],
+        [_sealed(connection, effect.id, effect.ask) for effect in effects],
         [ask.instance for ask in asks],
         [effect.token for effect in effects],
         [ask.lease_seconds for ask in asks],
@@ -205,6 +208,11 @@ async def admit(
         follows_reports,
     )
     return {row["id"] for row in rows}
+
+
+def _sealed(connection: Connection, identity: UUID, ask: Ask) -> str | None:
+    ring: Ring = connection.ring
+    return ring.seal(ask.payload_json, sealing.effect_name(ask.environment, identity), beside=sealing.MONEY)
 
 
 async def admit_again(

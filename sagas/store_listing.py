@@ -9,6 +9,7 @@ import msgspec
 from asyncpg import Connection
 from msgspec import Struct
 
+from sagas import sealing
 from sagas.store import QUERIES
 
 
@@ -43,4 +44,4 @@ async def listing(
         wanted.key,
         limit,
     )
-    return [msgspec.to_builtins(dict(row)) for row in rows]
+    return [msgspec.to_builtins(sealing.opened(connection.ring, row)) for row in rows]

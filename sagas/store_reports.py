@@ -6,10 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from asyncpg import Connection
 from msgspec import Struct
 from rescind.wire import Revision
 
+from runtime.sealing import Ring
+from sagas import sealing
 from sagas.core.effects import Status
 from sagas.core.keys import Recorded
 from sagas.core.proceeded import Place as ProceededPlace
@@ -54,6 +57,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     """What a report changes of an effect's row; null leaves a column as it is."""
 
     effect_id: UUID
+    environment: str
     status: Status | None
     begun: bool
     tombstoned: bool
@@ -108,7 +112,8 @@ async def places(connection: Connection, effect_ids: Sequence[UUID]) -> dict[UUI
 
 async def reported(connection: Connection, effect_ids: Sequence[UUID]) -> dict[UUID, Reported]:
     """The effects, their rows locked until the transaction ends."""
-    return {row["id"]: _reported(row) for row in await connection.fetch(QUERIES.reported, effect_ids)}
+    rows = await connection.fetch(QUERIES.reported, effect_ids)
+    return {row["id"]: _reported(sealing.opened(connection.ring, row)) for row in rows}
 
 
 def _reported(row: Mapping[str, Any]) -> Reported:
@@ -151,15 +156,17 @@ def _reported(row: Mapping[str, Any]) -> Reported:
 
 async def record(connection: Connection, entries: Sequence[Entry]) -> None:
     """Write what reports changed."""
+    names = [sealing.effect_name(one.environment, one.effect_id) for one in entries]
+    ring: Ring = connection.ring
     await connection.execute(
         QUERIES.record,
         [one.effect_id for one in entries],
         [one.status for one in entries],
         [one.begun for one in entries],
         [one.tombstoned for one in entries],
-        [one.result_json for one in entries],
+        [ring.seal(one.result_json, name) for one, name in zip(entries, names, strict=True)],
         [one.error_json for one in entries],
-        [one.evidence_json for one in entries],
+        [sealing.seal_evidence(ring, one.evidence_json, name) for one, name in zip(entries, names, strict=True)],
         [one.extend_seconds for one in entries],
         EVIDENCE_MAX,
         [one.traceparent for one in entries],
@@ -168,14 +175,20 @@ async def record(connection: Connection, entries: Sequence[Entry]) -> None:
 
 async def record_seconds(connection: Connection, seconds: Sequence[Second]) -> None:
     """Write second effects beside the first ones; one that is on record already stays as it is."""
+    ring: Ring = connection.ring
+    rows = await connection.fetch(sealing.QUERIES.payloads, [one.effect_id for one in seconds])
+    first = {row["id"]: (row["environment"], sealing.opened(ring, row)["payload"]) for row in rows}
+    names = [sealing.effect_name(first[one.effect_id][0], one.id) for one in seconds]
+    payloads = [msgspec.json.encode(first[one.effect_id][1]).decode() for one in seconds]
     await connection.execute(
         QUERIES.record_seconds,
         [one.id for one in seconds],
         [one.effect_id for one in seconds],
         [one.token for one in seconds],
         [one.attempt for one in seconds],
-        [one.result_json for one in seconds],
+        [ring.seal(one.result_json, name) for one, name in zip(seconds, names, strict=True)],
         [one.evidence_json for one in seconds],
+        [ring.seal(text, name, beside=sealing.MONEY) for text, name in zip(payloads, names, strict=True)],
     )
 
 
@@ -184,6 +197,7 @@ async def proceed(
 ) -> None:
     """Write an effect that was begun without the server, as begun and not reported."""
     ask = told.ask
+    ring: Ring = connection.ring
     await connection.execute(
         QUERIES.proceed,
         at.effect_id,
@@ -206,7 +220,7 @@ async def proceed(
         ask.step,
         ask.kind_version,
         ask.subject,
-        ask.payload_json,
+        ring.seal(ask.payload_json, sealing.effect_name(ask.environment, at.effect_id), beside=sealing.MONEY),
         ask.instance,
         told.report.token,
         told.ago_seconds,

@@ -29,6 +29,7 @@ from runtime.postgres import Connection, Postgres
 from runtime.queries import Queries
 from runtime.right import Right
 from runtime.tokens import Principal
+from sagas import look_ups
 from sagas.breakers import Breakers
 from sagas.claims import Attempt
 from sagas.definitions import store as definitions
@@ -155,11 +156,23 @@ class TaskService:
     async def greet(self, environment: str, request: TaskClaim) -> None:
         """Note that the worker lives, and have what waited for one tried again."""
         async with self._pg.transaction() as connection:
-            await connection.execute(QUERIES.seen, environment, request.worker, request.saga, request.versions, request.steps)
+            await connection.execute(
+                QUERIES.seen,
+                environment,
+                request.worker,
+                request.saga,
+                request.versions,
+                request.steps,
+                request.look_ups,
+            )
             rows = await connection.fetch(QUERIES.revive, environment, request.saga, request.versions, request.steps)
             if rows:
                 await connection.execute(QUERIES.follow_revival, [row["id"] for row in rows])
-                await connection.execute(QUERIES.reopen, sorted({row["rollback_id"] for row in rows}))
+            concerned = {row["rollback_id"] for row in rows}
+            if request.look_ups:
+                concerned |= await look_ups.revive(connection, environment, request)
+            if concerned:
+                await connection.execute(QUERIES.reopen, sorted(concerned))
 
     async def require_registered(self, environment: str, saga: str) -> None:
         """Raise `Problem` 404 where there is no such saga."""

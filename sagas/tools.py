@@ -12,11 +12,10 @@ from sagas.catalogue import Catalogue
 from sagas.claims import Claims
 from sagas.dispatch import Dispatcher
 from sagas.drain import Drain
-from sagas.enumeration import Enumeration
+from sagas.enumeration import NO_WORKER_SECONDS, Enumeration
 from sagas.leases import Leases
 
 POLL_SECONDS = 0.5
-NO_WORKER_SECONDS = 60.0
 
 
 class Tools(Struct, frozen=True, kw_only=True):

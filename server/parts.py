@@ -27,7 +27,7 @@ from runtime.redis import Redis
 from runtime.settings import Settings
 from runtime.telemetry import Telemetry
 from runtime.verifier import Verifier
-from sagas import fences
+from sagas import fences, sealing
 from sagas.coordinator import Coordinator
 from sagas.decisions import Decisions
 from sagas.executors import Executors
@@ -111,7 +111,7 @@ class Parts:
         telemetry = Telemetry.configure("rescind-server", settings)
         pg = await Postgres.open(
             settings.database_url, application_name="rescind server", size_max=settings.database_connections_max,
-            wait_seconds=wait_seconds,
+            wait_seconds=wait_seconds, ring=settings.payload_keys,
         )  # fmt: skip
         parts = cls(settings, pg, Redis.open(settings.redis_url), telemetry)
         try:
@@ -161,6 +161,8 @@ class Parts:
         if missing:
             names = ", ".join(str(one) for one in missing[:5])
             raise MigrationError(f"the database is older than this version ({names}): run `rescind migrate`")
+        async with self.pg.connection() as connection:
+            await sealing.check(connection)
         starting: list[tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]] = [
             (self.forgetting.start, self.forgetting.stop),
             (self.replicas.start, self.replicas.stop),

@@ -1,9 +1,10 @@
 """The saga machine: what comes next for a running instance, by its definition and the facts, as a table one can read. Pure.
 
 Nothing else remembers where an instance stands (docs/decisions/0024), so `decide` answers for any facts, and asks for nothing
-twice: what it asked for is queued, admitted or standing at the next look. Promises: a step begins only once all before it are
-done and their waits have ended; a step is in one hand at a time; once turned back, never forward again; it ends as done, or is
-undone, or waits for a person and says why (P9, P14, P16).
+twice: what it asked for is queued, admitted or standing at the next look. Promises: nothing begins while others of its subject
+are before it, where they stand in line; a step begins only once all before it are done and their waits have ended; a step is in
+one hand at a time; once turned back, never forward again; it ends as done, or is undone, or waits for a person and says why
+(P9, P14, P16).
 
 A step in doubt is begun again only under its key, inside the provider's window, where the definition says that the key is
 recognised. Turning back with a step in doubt is allowed before the pivot: how its doubt is settled is then the undoing's matter
@@ -41,6 +42,7 @@ class Why(StrEnum):
 
     DRAINING = "draining"
     PAUSED = "paused"
+    IN_LINE = "in_line"
     CANCELLED = "cancelled"
     TAKEN_OVER = "taken_over"
     PAST_PIVOT = "past_pivot"
@@ -123,6 +125,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     """attempts there were when a person said to try again"""
     taken_over: bool = False
     """of `client.run`: its process is gone"""
+    in_line: bool = False
+    """others of its subject are before it"""
     is_undoing: bool = False
     """it has turned back: late news does not turn it again"""
 
@@ -222,6 +226,8 @@ def decide(plan: Plan, facts: Facts, *, chance: float) -> Decision:
         return _back(facts, None, None)
     if facts.killed:
         return Decision(state=State.KILLED)
+    if facts.in_line and not facts.cancelled:
+        return Decision(state=State.RUNNING, reason=Why.IN_LINE)
     news = _news(plan, facts, chance)
     is_past = any(terms.step_class == "pivot" and _is_done(news[terms.name]) for terms in plan.steps)
     stage = _stage(plan, news)
@@ -237,7 +243,7 @@ def decide(plan: Plan, facts: Facts, *, chance: float) -> Decision:
 
 def may_begin(plan: Plan, facts: Facts, step: str) -> bool:
     """Whether a step that lies in `ready` may be handed out now: facts may have changed since it was laid there."""
-    if facts.paused or not _is_queued(step, facts) or decide(plan, facts, chance=0).state is not State.RUNNING:
+    if facts.paused or facts.in_line or not _is_queued(step, facts) or decide(plan, facts, chance=0).state is not State.RUNNING:
         return False
     fact = facts.steps.get(step)
     is_in_hand = fact is not None and fact.status == "admitted" and fact.is_leased

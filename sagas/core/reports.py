@@ -75,8 +75,8 @@ def parse(environment: str, document: object) -> tuple[Report | None, list[Fault
         faults.append(Fault(pointer="/lease_seconds", detail=f"is not within 0 and {LEASE_SECONDS_MAX:.0f}", code="range"))
     if faults:
         return None, faults
-    result, result_dropped = _kept(asked.result)
-    error, error_dropped = _kept(asked.error)
+    result, result_dropped = kept(asked.result)
+    error, error_dropped = kept(asked.error)
     return Report(
         environment=environment,
         effect_id=ids["effect_id"],
@@ -90,7 +90,8 @@ def parse(environment: str, document: object) -> tuple[Report | None, list[Fault
     ), []
 
 
-def _kept(value: Any) -> tuple[str | None, bool]:
+def kept(value: Any) -> tuple[str | None, bool]:
+    """A result, or an error, as it is kept: JSON text, and whether it was too large and is left out."""
     if value is None:
         return None, False
     text = msgspec.json.encode(value)

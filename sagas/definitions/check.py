@@ -71,12 +71,10 @@ def _undoing(step: StepDefinition | KindDefinition, at: str) -> Iterator[Fault]:
         yield Fault(pointer=f"{at}/notice/executor", detail="a notice moves no money", code="notice_moves_money")
     if step.notice_approved and step.notice is None:
         yield Fault(pointer=f"{at}/notice_approved", detail="there is no notice to approve", code="no_notice")
-    if step.in_doubt == "look_up" and not isinstance(step.compensation, Refund):
-        yield Fault(
-            pointer=f"{at}/in_doubt",
-            detail="only a refund's provider can be asked: assume_done or wait",
-            code="no_look_up",
-        )
+    has_look_up = isinstance(step, StepDefinition) and step.act.in_doubt == "look_up"
+    if step.in_doubt == "look_up" and not has_look_up and not isinstance(step.compensation, Refund):
+        detail = "only a refund's provider can be asked: act.in_doubt: look_up for a worker's look-up, or assume_done, or wait"
+        yield Fault(pointer=f"{at}/in_doubt", detail=detail, code="no_look_up")
     if step.in_doubt == "same_key":
         instead = "look_up" if isinstance(step.compensation, Refund) else "assume_done where undoing what never was is harmless"
         yield Fault(

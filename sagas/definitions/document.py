@@ -112,8 +112,8 @@ class _Undoing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     """Told about what cannot be undone, once `notice_approved` says so beforehand or a person does."""
     notice_approved: bool = False
     in_doubt: InDoubt | None = None
-    """Null reads as `look_up` where the executor can (refund), else `wait` for a person (P16). `same_key` is known and refused:
-    nothing here repeats a team's own request (hazard 7)."""
+    """Null reads as `look_up` where the executor can (refund) or the step is looked up (`act`), else `wait` for a person (P16).
+    `same_key` is known and refused: nothing here repeats a team's own request (hazard 7)."""
     settle_seconds: Seconds = 5.0
     """How long after its lease an effect without an outcome is left alone before it is judged."""
     provider_window_seconds: Seconds = 86_400.0
@@ -166,7 +166,8 @@ class Act(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_de
     guarantee: Guarantee = "at_least_once"
     """Whether the step may be begun again under its key when its outcome is not known."""
     in_doubt: ActInDoubt | None = None
-    """Null reads as `again`, under the same key, while the provider's window lasts; of what is done at most once as `wait`."""
+    """Null reads as `again`, under the same key, while the provider's window lasts; of what is done at most once as `wait`.
+    `look_up`: a worker's look-up says what became of it, asked as often as `retry` allows; its undoing asks the same."""
     retry: Retry = Retry()
     timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 10.0
     """The function is cancelled after it; the step is then in doubt."""
@@ -191,6 +192,11 @@ class StepDefinition(_Undoing, frozen=True, kw_only=True, forbid_unknown_fields=
     group: Name | None = None
     """Neighbours that name the same group run beside each other."""
     act: Act = Act()
+
+    def __post_init__(self) -> None:
+        if self.in_doubt is None and self.act.in_doubt == "look_up":
+            _fill(self, "in_doubt", "look_up")
+        super().__post_init__()
 
 
 class Wait(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -225,11 +231,20 @@ class SagaDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     waits: Annotated[list[Wait], Meta(max_length=WAITS_MAX)] = []
     on_kill: OnKill = "compensate_now"
     """Of running instances when the flag is killed. Others than the default are known and refused (P8)."""
-    ordered_by_subject: bool = False
-    """Known and refused, as `retention_days`."""
+    ordered_by_subject: bool | Name = False
+    """Instances of one subject run one after another, in the order in which they were started; each has to have a subject. A
+    name: in one line with those of the saga of that name, and of all that name it."""
     retention_days: Annotated[int, Meta(ge=1, le=3_660)] | None = None
+    """Known and refused."""
     approve_above: dict[Currency, Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]] = {}
     """In minor units per currency: what is more is given back only once a person agrees, by `retry` (P17)."""
+
+    @property
+    def line(self) -> str | None:
+        """The line in which its instances stand, null where they run beside each other."""
+        if isinstance(self.ordered_by_subject, str):
+            return self.ordered_by_subject
+        return self.saga if self.ordered_by_subject else None
 
     def step(self, name: str | None) -> StepDefinition | None:
         """The step of this name, or null."""

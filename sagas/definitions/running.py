@@ -83,9 +83,6 @@ def doing(step: StepDefinition, at: str) -> Iterator[Fault]:
     if act.guarantee == "at_most_once" and act.in_doubt == "again":
         detail = "what is done at most once is not begun again: wait, look_up or assume_done"
         yield Fault(pointer=f"{at}/in_doubt", detail=detail, code="guarantee")
-    if act.in_doubt == "look_up":
-        detail = "a step's outcome is not looked up by the coordinator yet: again, wait, or assume_done"
-        yield Fault(pointer=f"{at}/in_doubt", detail=detail, code=NOT_OFFERED)
     if act.in_doubt == "assume_done" and isinstance(step.compensation, Refund):
         detail = "what moves money is not assumed done: again, or wait for a person to say"
         yield Fault(pointer=f"{at}/in_doubt", detail=detail, code="not_harmless")
@@ -103,9 +100,6 @@ def not_offered(saga: SagaDefinition) -> Iterator[Fault]:
     if saga.on_kill != "compensate_now":
         detail = "only compensate_now is offered: a kill grants no running instance leave to finish yet"
         yield Fault(pointer="/on_kill", detail=detail, code=NOT_OFFERED)
-    if saga.ordered_by_subject:
-        detail = "is not offered yet: instances of one subject run beside each other, their undoing does not"
-        yield Fault(pointer="/ordered_by_subject", detail=detail, code=NOT_OFFERED)
     if saga.retention_days is not None:
         yield Fault(pointer="/retention_days", detail="is not offered yet: instances are kept", code=NOT_OFFERED)
 

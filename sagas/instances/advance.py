@@ -20,7 +20,7 @@ from sagas.core import admission, keys
 from sagas.core.admission import START_WINDOW_MS, Fence
 from sagas.core.asks import PAYLOAD_BYTES_MAX
 from sagas.core.breakers import Hold
-from sagas.core.instances import Decision, Facts, State, decide
+from sagas.core.instances import Decision, Facts, State, Why, decide
 from sagas.instances.admitting import Admitted, InUse, Killed, Later, Wish, admit
 from sagas.instances.facts import Known
 from sagas.instances.giving import Missing, given, key_of
@@ -31,7 +31,10 @@ from sagas.instances.writes import Writes
 from sagas.store import FlagName
 
 ENDED = ("done", "undone", "killed")
+LEAVING = ("done", "undone")
+"""Of a killed one its effects have to be decided first, which a coordinator sees."""
 AGAIN_SECONDS = 0.05
+IN_LINE = Why.IN_LINE.value
 
 
 class Advance:
@@ -201,6 +204,10 @@ class Advance:
             wait = planned.wait(name)
             assert wait is not None, "the plan has it"
             self._writes.stand(uid, name, wait.seconds if wait.what == "delay" else wait.deadline_seconds)
+        for name in decision.look_up:
+            doubted = planned.definition.step(name)
+            assert doubted is not None, "the plan has the definition's steps"
+            self._writes.look_up(known.by_step[name]["id"], doubted.settle_seconds)
         reason: str | None = decision.reason
         turned_back, laid = row["turned_back"], False
         error: Any = None
@@ -209,7 +216,7 @@ class Advance:
         result: Any = None
         match decision.state:
             case State.RUNNING:
-                reason = None
+                reason = IN_LINE if reason == IN_LINE else None
                 if uid in troubled:
                     step, reason, detail = troubled[uid]
                     state, error = "waiting", {"step": step, "reason": reason, "error": detail}
@@ -218,14 +225,18 @@ class Advance:
             case State.UNDOING:
                 reason, error = self._why(known, planned, decision)
                 turned_back, laid = True, decision.reason != "draining"
+                if known.facts.in_line and not known.effects:
+                    state, laid = "undone", False
             case State.DONE:
                 result = known.results
         runs_alone = row["run_by"] is not None and state == "running"
         self._states[uid] = state
+        if known.has_line and state in LEAVING:
+            self._writes.leave(uid)
         self._writes.change(
             row,
             is_watched=known.is_watched,
-            watch=laid or runs_alone or (is_out and state not in ENDED),
+            watch=laid or runs_alone or (is_out and state not in ENDED) or (known.has_line and state == "killed"),
             clear=(state != "running") and bool(known.facts.queued or known.facts.waits_standing),
             state=state,
             reason=reason,
@@ -252,7 +263,7 @@ class Advance:
     def _rest(self, known: Known) -> None:
         """Ended, or in the hands of its undoing: late news that asks for more undoing opens it again (P11)."""
         row = known.row
-        if not row["laid"] and known.is_watched:
+        if not row["laid"] and known.is_watched and not known.has_line:
             self._writes.unwatch(row["uid"])
         if not row["laid"] or row["state"] != "undone":
             return

@@ -10,6 +10,8 @@ from rescind.wire import InstanceStarted
 
 from runtime.clock import Entropy
 from runtime.postgres import Connection
+from runtime.sealing import Ring
+from sagas import lines, sealing
 from sagas.core import admission
 from sagas.core.admission import Fence
 from sagas.instances import rows
@@ -48,8 +50,12 @@ async def begin(
         if not is_off and admission.killer(fence, start.attributes)[0]:
             refusals[name] = InstanceStarted(outcome="killed")
         elif name not in rows_:
-            rows_[name] = _row(start, planned.definition.flag, is_off=is_off, uid=entropy.uuid7())
+            rows_[name] = {
+                **_row(start, planned.definition.flag, is_off=is_off, uid=entropy.uuid7()),
+                "place": await place_of(connection, plans, start),
+            }
     inserted = await _insert(connection, list(rows_.values()))
+    await _enter(connection, [row for name, row in rows_.items() if name in inserted])
     others = [start for start in starts if (start.environment, start.saga, start.id) not in inserted]
     known = await _known(connection, others) if others else {}
     for turn, answer in zip(turns, answers, strict=True):
@@ -66,13 +72,35 @@ async def _insert(connection: Connection, wanted: Sequence[dict[str, Any]]) -> s
         (
             row["uid"], row["environment"], row["saga"], row["id"], row["version"], row["flag"], row["variant"],
             row["is_off"], row["revision_generation"], row["revision"], row["subject"], row["attributes_json"],
-            row["input_json"], row["input_hash"], row["run_by"], row["lease_seconds"], row["traceparent"],
+            _sealed(connection, row), row["input_hash"], row["run_by"], row["lease_seconds"], row["traceparent"],
             row["started_by"],
         )
         for row in wanted
     ]  # fmt: skip
     won = {row["uid"] for row in await connection.fetch(QUERIES.insert, *columns(values, 18))}
     return {(row["environment"], row["saga"], row["id"]) for row in wanted if row["uid"] in won}
+
+
+def _sealed(connection: Connection, row: Mapping[str, Any]) -> str | None:
+    ring: Ring = connection.ring
+    return ring.seal(row["input_json"], sealing.instance_name(row["environment"], row["saga"], row["id"]))
+
+
+async def place_of(connection: Connection, plans: Plans, start: Start) -> lines.Place | None:
+    """The line in which an instance is to stand; null where its version names none."""
+    planned = await plans.get(connection, (start.environment, start.saga, start.version))
+    line = None if planned is None else planned.definition.line
+    if line is None or start.subject is None:
+        return None
+    return lines.Place(environment=start.environment, line=line, subject=start.subject)
+
+
+async def _enter(connection: Connection, begun: Sequence[dict[str, Any]]) -> None:
+    """Have those that stand in a line stand there; what `known` would read of it goes into their rows."""
+    entering = [(row["uid"], row["place"]) for row in begun if row["place"] is not None]
+    found = await lines.enter(connection, entering) if entering else {}
+    for row in begun:
+        row["leads"] = found.get(row["uid"])
 
 
 async def _known(connection: Connection, starts: Sequence[Start]) -> dict[Named, Any]:

@@ -127,10 +127,10 @@ class Bulk(Background):
                 connection, operation["environment"], operation["saga"], wanted, below=below, limit=size_of(operation),
                 looked_max=LOOKED_MAX,
             )  # fmt: skip
-            flags = await rows.flags(connection, [row["uid"] for row in page.rows]) if page.rows else {}
+            found = await rows.locks(connection, [row["uid"] for row in page.rows]) if page.rows else {}
         locks: set[Any] = set()
         for number, row in enumerate(page.rows):
-            locks |= flags.get(row["uid"], {}).keys()
+            locks |= found[row["uid"]].flags.keys() if row["uid"] in found else set()
             if number and len(locks) > FLAGS_MAX:
                 return Chunk(rows=page.rows[:number], below=page.rows[number - 1]["uid"])
         return Chunk(rows=page.rows, below=page.next)

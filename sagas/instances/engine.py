@@ -1,13 +1,15 @@
 """The engine: every turn of every instance goes through one flush, in groups like every other write of the ledger (P8, P10).
 
-A flush looks without locks for what it concerns, takes the flags' locks (hazards 3 and 10), then the instances' rows by uid,
-records what is reported, and takes the instances on, in one transaction. Whatever is cut off leaves all of it or nothing.
+A flush looks without locks for what it concerns, takes the flags' locks (hazards 3 and 10) and those of the lines in which
+instances stand, then the instances' rows by uid, records what is reported, and takes the instances on, in one transaction.
+Whatever is cut off leaves all of it or nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 from uuid import UUID
 
@@ -15,18 +17,20 @@ import msgspec
 from rescind.wire import InstanceStarted
 
 from runtime.clock import Clock, Entropy
+from runtime.errors import OutcomeUnknown, Unavailable
 from runtime.postgres import Connection, Postgres, transaction_on
-from sagas import store
+from sagas import lines, sealing, store
 from sagas.breakers import ERROR_LENGTH_MAX, Breakers, Told
 from sagas.core.effects import News
 from sagas.core.reports import Report
 from sagas.instances import facts, rows
 from sagas.instances.advance import Advance
-from sagas.instances.beginning import begin, no_version
+from sagas.instances.beginning import begin, no_version, place_of
 from sagas.instances.facts import Known
 from sagas.instances.laying import Laying, Ranges
 from sagas.instances.plans import Plans
 from sagas.instances.rows import QUERIES, Step, columns
+from sagas.instances.sighting import sight
 from sagas.instances.turns import Answer, Hands, Heard, Turn
 from sagas.instances.words import Words
 from sagas.instances.writes import Writes
@@ -56,11 +60,12 @@ class _Group:
         self.turns: list[int] = []
         self.flags: dict[FlagName, int] = {}
         self.steps: dict[UUID, Step] = {}
+        self.stripes: set[int] = set()
         self.seen: set[Any] = set()
         self.due: dict[UUID, set[str]] = {}
         self.must: set[UUID] = set()
 
-    def joins(self, index: int, marks: set[Any], flags: dict[FlagName, int]) -> bool:
+    def joins(self, index: int, marks: set[Any], flags: dict[FlagName, int], stripes: set[int]) -> bool:
         """Whether a turn goes with the others: nothing of it is theirs as well, and the locks are not too many."""
         many = len(self.flags.keys() | flags.keys()) > FLAGS_MAX
         if self.turns and (many or not self.seen.isdisjoint(marks)):
@@ -68,6 +73,7 @@ class _Group:
         self.turns.append(index)
         self.seen |= marks
         self.flags.update(flags)
+        self.stripes |= stripes
         return True
 
 
@@ -92,6 +98,7 @@ class Engine:
         self._clock = clock
         self._looked: dict[tuple[str, str], float] = {}
         self._lock_keys: dict[FlagName, int] = {}
+        self._following: set[asyncio.Task[None]] = set()
         self.plans = Plans(clock)
         self.breakers = Breakers(clock, "act")
         self._reports = Reports()
@@ -106,6 +113,7 @@ class Engine:
     async def stop(self) -> None:
         """Finish what is queued, within moments."""
         await self._groups.stop()
+        await asyncio.gather(*self._following, return_exceptions=True)
 
     async def _open(self) -> Connection:
         connection = await self._pg.dedicated()
@@ -130,7 +138,8 @@ class Engine:
                 answers[index] = _nothing(turns[index])
             return answers
         writes = Writes(self._laying)
-        async with transaction_on(connection, store.locking(set(group.flags.values()))):
+        locking = [store.locking(set(group.flags.values())), lines.locking(group.stripes)]
+        async with transaction_on(connection, "; ".join(filter(None, locking))):
             if lock is not None:
                 await lock(connection)
             written = await self._write(connection, chosen, group, writes)
@@ -142,32 +151,47 @@ class Engine:
         await self.breakers.tell(lambda: nullcontext(connection), _told(chosen, group))
         if writes.rings or writes.ended:
             self._on_news(writes.rings, writes.ended)
+        self.follow(writes.freed)
         return answers
+
+    def follow(self, uids: Sequence[UUID]) -> None:
+        """Take on those who lead their line now. Where this fails, a coordinator finds them by their rows."""
+        if uids:
+            following = asyncio.create_task(self._take_on(uids))
+            self._following.add(following)
+            following.add_done_callback(self._following.discard)
+
+    async def _take_on(self, uids: Sequence[UUID]) -> None:
+        with suppress(Unavailable, OutcomeUnknown):
+            await self.turn(Turn(uids=list(uids)))
 
     async def _look(self, connection: Connection, turns: Sequence[Turn]) -> _Group:
         """Without locks: what the turns concern, and under which flags."""
         group = _Group()
-        reported = [report.effect_id for turn in turns for report in turn.reports]
+        reported = [effect for turn in turns for effect in turn.effects()]
         group.steps = await rows.steps(connection, reported) if reported else {}
         due = [await self._due(connection, turn) for turn in turns]
         named = {uid for turn in turns for uid in turn.instances()} | {uid for one in due for uid in one}
-        flags = await rows.flags(connection, named) if named else {}
+        locks = await rows.locks(connection, named) if named else {}
         fences = await self._fences_of_starts(connection, turns)
         for index, turn in enumerate(turns):
             of_turn: dict[FlagName, int] = {}
             marks: set[Any] = set()
+            stripes = await self._stripes_of_starts(connection, turn)
             for start in turn.starts:
                 marks.add((start.environment, start.saga, start.id))
                 of_turn.update(fences.get((start.environment, start.saga, start.version), {}))
-            for report in turn.reports:
-                step = group.steps.get(report.effect_id)
+            for effect in turn.effects():
+                step = group.steps.get(effect)
                 if step is not None:
-                    marks.add(report.effect_id)
+                    marks.add(effect)
                     of_turn.update({flag: _key(step, flag) for flag in step.place.flags})
-            for uid in [*turn.instances(), *due[index]]:
-                of_turn.update(flags.get(uid, {}))
+                    stripes |= step.stripes
+            for uid in {*turn.instances(), *due[index]} & locks.keys():
+                of_turn.update(locks[uid].flags)
+                stripes |= locks[uid].stripes
             marks |= {word.uid for word in turn.words}
-            if group.joins(index, marks, of_turn):
+            if group.joins(index, marks, of_turn, stripes):
                 group.must |= turn.instances()
                 for uid, steps in due[index].items():
                     group.due.setdefault(uid, set()).update(steps)
@@ -213,6 +237,11 @@ class Engine:
             self._lock_keys |= {flag: fence.lock_key for flag, fence in (await store.fences(connection, unmet)).items()}
         return {name: {flag: self._lock_keys[flag]} for name, flag in flags.items() if flag in self._lock_keys}
 
+    async def _stripes_of_starts(self, connection: Connection, turn: Turn) -> set[int]:
+        """Of the lines in which what is to begin will stand."""
+        places = [await place_of(connection, self.plans, start) for start in turn.starts]
+        return {place.stripe for place in places if place is not None}
+
     async def _write(self, connection: Connection, turns: Sequence[Turn], group: _Group, writes: Writes) -> list[Answer]:
         """Under the flags' locks: begin, lock, record, hear, and take on."""
         fences = await store.fences(connection, group.flags)
@@ -221,8 +250,9 @@ class Engine:
         locked = list(await connection.fetch(QUERIES.lock, sorted(group.must))) if group.must else []
         free = sorted(group.due.keys() - group.must)
         locked += await connection.fetch(QUERIES.lock_free, free) if free else []
-        held = {row["uid"]: dict(row) for row in locked}
+        held = {row["uid"]: sealing.instance(connection.ring, row) for row in locked}
         await self._record(connection, turns, answers, group)
+        await self._sight(connection, turns, answers, group)
         taken = await self._take(connection, group, held, turns, writes)
         silent = await self._abandon(connection, turns, held, taken)
         taken |= await self._words.hear(connection, turns, answers, held, writes)
@@ -264,6 +294,18 @@ class Engine:
                 for one in turn.reports
             ]
 
+    async def _sight(self, connection: Connection, turns: Sequence[Turn], answers: Sequence[Answer], group: _Group) -> None:
+        """What look-ups said, of the sagas that their workers may speak of."""
+        told = [
+            one
+            for turn in turns
+            for one in turn.sightings
+            if (step := group.steps.get(one.effect_id)) is not None and (turn.sagas is None or step.saga in turn.sagas)
+        ]
+        counted = await sight(connection, told, group.steps, self.plans, self._entropy) if told else set()
+        for turn, answer in zip(turns, answers, strict=True):
+            answer.sighted = ["recorded" if one.effect_id in counted else "lost" for one in turn.sightings]
+
     async def _take(
         self, connection: Connection, group: _Group, held: dict[UUID, Any], turns: Sequence[Turn], writes: Writes
     ) -> set[tuple[UUID, str]]:
@@ -290,7 +332,7 @@ class Engine:
             return set()
         rows_ = await connection.fetch(QUERIES.abandon, silent)
         taken |= {(row["uid"], row["step"]) for row in rows_}
-        return {row["uid"] for row in rows_}
+        return {row["uid"] for row in [*rows_, *await connection.fetch(QUERIES.unanswered, silent)]}
 
 
 def _told(turns: Sequence[Turn], group: _Group) -> list[Told]:
@@ -330,6 +372,7 @@ def _nothing(turn: Turn) -> Answer:
     return Answer(
         started=[no_version(start) for start in turn.starts],
         reported=["lost" for _ in turn.reports],
+        sighted=["lost" for _ in turn.sightings],
         heard=[Heard(changed=False, state="", paused=False) for _ in turn.words],
     )
 

@@ -10,6 +10,7 @@ from asyncpg import Record
 from msgspec import Struct
 
 from runtime.postgres import Connection
+from sagas import sealing
 from sagas.core.instances import Facts, StepFact
 from sagas.instances.rows import QUERIES
 
@@ -22,12 +23,14 @@ class Known(Struct, frozen=True, kw_only=True):
     """One instance: its row, locked, what was done under it, and what the core needs."""
 
     row: Mapping[str, Any]
-    effects: list[Record]
-    by_step: dict[str, Record]
+    effects: list[dict[str, Any]]
+    by_step: dict[str, dict[str, Any]]
     """Of each step the present generation of its key."""
     facts: Facts
     is_watched: bool = False
     """Whether a coordinator looks at it."""
+    has_line: bool = False
+    """Whether it stands in the line of its subject."""
 
     @property
     def results(self) -> dict[str, Any]:
@@ -44,19 +47,21 @@ async def load(connection: Connection, rows: Sequence[Mapping[str, Any]], new: f
     """What is known of these instances; of those begun in this very transaction nothing is."""
     old = [row for row in rows if row["uid"] not in new]
     said: dict[UUID, Record] = {}
-    effects: dict[UUID, list[Record]] = {}
+    effects: dict[UUID, list[dict[str, Any]]] = {}
     if old:
+        of = {row["uid"]: row["environment"] for row in old}
         names = [[row[name] for row in old] for name in ("uid", "environment", "saga", "id")]
         for found in await connection.fetch(QUERIES.known, *names):
             said[found["uid"]] = found
             if found["id"] is not None:
-                effects.setdefault(found["uid"], []).append(found)
+                effect = {**found, "environment": of[found["uid"]]}
+                effects.setdefault(found["uid"], []).append(sealing.opened(connection.ring, effect))
     return [known(row, effects.get(row["uid"], []), said.get(row["uid"])) for row in rows]
 
 
-def known(row: Mapping[str, Any], effects: list[Record], said: Record | None) -> Known:
+def known(row: Mapping[str, Any], effects: list[dict[str, Any]], said: Record | None) -> Known:
     """One instance, from its rows."""
-    by_step: dict[str, Record] = {}
+    by_step: dict[str, dict[str, Any]] = {}
     earlier: dict[str, int] = {}
     for effect in effects:
         step = effect["step"]
@@ -71,8 +76,10 @@ def known(row: Mapping[str, Any], effects: list[Record], said: Record | None) ->
     for fact, name, _ in facts:
         if fact in ENDS:
             ended.setdefault(name, ENDS[fact])
+    leads = row.get("leads") if said is None else said["leads"]
     return Known(
         row=row,
+        has_line=leads is not None,
         effects=effects,
         by_step=by_step,
         is_watched=bool(said and said["is_watched"]),
@@ -86,12 +93,13 @@ def known(row: Mapping[str, Any], effects: list[Record], said: Record | None) ->
             skipped=frozenset(name for fact, name, _ in facts if fact == "skip"),
             retry_base={name: int(attempts or 0) for fact, name, attempts in facts if fact == "retry"},
             taken_over=any(fact == "taken_over" for fact, _, _ in facts),
+            in_line=leads is False,
             is_undoing=row["turned_back"],
         ),
     )
 
 
-def _step(effect: Record, earlier: int) -> StepFact:
+def _step(effect: Mapping[str, Any], earlier: int) -> StepFact:
     error = effect["error"]
     return StepFact(
         status=effect["status"],
@@ -99,5 +107,5 @@ def _step(effect: Record, earlier: int) -> StepFact:
         is_final=isinstance(error, dict) and error.get("final") is True,
         is_leased=effect["is_leased"],
         since_first_seconds=max(0.0, effect["since_first_seconds"]),
-        looking="in_vain",
+        looking="not" if (given_up := effect["look_up_given_up"]) is None else "in_vain" if given_up else "asked",
     )

@@ -17,6 +17,7 @@ from runtime.listening import keep_listening
 from runtime.postgres import Connection, Postgres
 from runtime.queries import Queries
 from runtime.telemetry import counter
+from sagas import lines
 from sagas.instances.bells import Bells
 from sagas.instances.engine import Engine
 from sagas.instances.rows import QUERIES, columns
@@ -84,18 +85,23 @@ class Keeper:
             overdue = await connection.fetch(QUERIES.overdue, held, PAGE)
             passed = await connection.fetch(QUERIES.passed, held, PAGE)
             ended = await connection.fetch(QUERIES.being_undone, held, PAGE)
-        for number in sorted({row["range"] for row in [*overdue, *passed]}):
+            forgotten = await connection.fetch(lines.QUERIES.forgotten, held, PAGE)
+            decided = await connection.fetch(lines.QUERIES.decided, held, PAGE)
+        for number in sorted({row["range"] for row in [*overdue, *passed, *forgotten, *decided]}):
             with contextlib.suppress(LeaseLost, *AGAIN):
-                await self._go_on(number, _of(overdue, number), _of(passed, number))
+                await self._go_on(number, _of(overdue, number), _of(passed, number), _of(forgotten, number))
+                await self._leave(number, _of(decided, number))
         with contextlib.suppress(LeaseLost, *AGAIN):
             await self._conclude(ended)
-        return max(len(overdue), len(passed), len(ended)) == PAGE
+        return max(map(len, (overdue, passed, ended, forgotten, decided))) == PAGE
 
-    async def _go_on(self, number: int, overdue: Sequence[Record], passed: Sequence[Record]) -> None:
-        if not overdue and not passed:
+    async def _go_on(
+        self, number: int, overdue: Sequence[Record], passed: Sequence[Record], forgotten: Sequence[Record]
+    ) -> None:
+        if not overdue and not passed and not forgotten:
             return
         turn = Turn(
-            uids=[row["uid"] for row in overdue if row["is_out"]],
+            uids=[row["uid"] for row in overdue if row["is_out"]] + [row["uid"] for row in forgotten],
             silent=[row["uid"] for row in overdue if row["is_silent"]],
             passed=[(row["uid"], row["name"]) for row in passed],
         )
@@ -112,6 +118,7 @@ class Keeper:
         if not ended:
             return
         async with self._pg.transaction() as connection:
+            await lines.hold(connection, [row["uid"] for row in ended])
             held = await self._leases.fence_all(connection, {row["range"] for row in ended})
             rows = [(row["uid"], row["is_final"] is not False, row["reason"]) for row in ended if row["range"] in held]
             uids: list[UUID] = [uid for uid, is_final, _ in rows if is_final]
@@ -119,7 +126,21 @@ class Keeper:
             await connection.execute(QUERIES.conclude, *columns(rows, 3))
             if uids:
                 await connection.execute(QUERIES.unwatch, uids)
+            freed = await lines.leave(connection, uids) if uids else []
         self._bells.ring_ended()
+        self._engine.follow(freed)
+
+    async def _leave(self, number: int, decided: Sequence[Record]) -> None:
+        """Killed ones whose effects are all decided hold nobody of their subject back any more."""
+        if not decided:
+            return
+        uids: list[UUID] = [row["uid"] for row in decided]
+        async with self._pg.transaction() as connection:
+            await lines.hold(connection, uids)
+            await self._leases.fence(connection, number)
+            freed = await lines.leave(connection, uids)
+            await connection.execute(QUERIES.unwatch, uids)
+        self._engine.follow(freed)
 
     async def _listen(self) -> None:
         """Hear the bells of other processes."""

@@ -49,7 +49,7 @@ class Laying:
         standing = await _standing(connection, sorted(set(places)))
         names = [(row["environment"], row["saga"], row["id"]) for row in rows]
         found = await connection.fetch(QUERIES.to_undo, *columns(names, 3))
-        effects = [(standing[places[one["number"] - 1]], effect_of(one)) for one in found]
+        effects = [(standing[places[one["number"] - 1]], effect_of(connection, one)) for one in found]
         written = await self._enumeration.lay(connection, effects)
         if written.asks_coordinator:
             await connection.execute(QUERIES.ring_drives, sorted(written.asks_coordinator))

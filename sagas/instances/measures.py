@@ -65,11 +65,12 @@ class Measures(Background):
         async with self._pg.connection() as connection:
             queue = await connection.fetch(QUERIES.queue, COUNTED_MAX)
             standing = await connection.fetch(QUERIES.standing, COUNTED_MAX)
+            asked = await connection.fetch(QUERIES.look_ups, COUNTED_MAX)
             undoing = await connection.fetch(QUERIES.compensations, COUNTED_MAX)
         due = {(*_where(row, "saga"), ("state", "due")): float(row["due"]) for row in queue}
         ages = {_where(row, "saga"): row["age_seconds"] for row in queue}
         of_kinds = {_where(row, "kind"): row["age_seconds"] for row in undoing if row["state"] == "due"}
-        show({**due, **_numbers(standing, "saga")}, ages, _numbers(undoing, "kind"), of_kinds)
+        show({**due, **_numbers([*standing, *asked], "saga")}, ages, _numbers(undoing, "kind"), of_kinds)
 
 
 def show(number: Values, age: Values, undoings: Values, undoing_age: Values) -> None:

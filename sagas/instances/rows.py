@@ -26,6 +26,8 @@ class Step(Struct, frozen=True, kw_only=True):
     kind: str
     place: Place
     locks: dict[FlagName, int]
+    stripes: frozenset[int]
+    """of the line in which its instance stands"""
 
 
 async def steps(connection: Connection, effect_ids: Sequence[UUID]) -> dict[UUID, Step]:
@@ -49,17 +51,31 @@ async def steps(connection: Connection, effect_ids: Sequence[UUID]) -> dict[UUID
                 lock_keys=frozenset(locks[identity].values()),
             ),
             locks=locks[identity],
+            stripes=_stripes(row),
         )
         for identity, row in rows.items()
     }
 
 
-async def flags(connection: Connection, uids: Iterable[UUID]) -> dict[UUID, dict[FlagName, int]]:
-    """The flags under which something was done in these instances, with their lock keys; an unknown instance is missing."""
-    found: dict[UUID, dict[FlagName, int]] = {}
+class Locks(Struct, kw_only=True):
+    """What a turn of an instance locks: flags with their lock keys, and the line in which it stands."""
+
+    flags: dict[FlagName, int] = {}
+    stripes: frozenset[int] = frozenset()
+
+
+async def locks(connection: Connection, uids: Iterable[UUID]) -> dict[UUID, Locks]:
+    """By instance; an unknown one is missing."""
+    found: dict[UUID, Locks] = {}
     for row in await connection.fetch(QUERIES.flags, list(uids)):
-        found.setdefault(row["uid"], {})[row["environment"], row["flag"]] = row["lock_key"]
+        one = found.setdefault(row["uid"], Locks())
+        one.flags[row["environment"], row["flag"]] = row["lock_key"]
+        one.stripes |= _stripes(row)
     return found
+
+
+def _stripes(row: Record) -> frozenset[int]:
+    return frozenset() if row["stripe"] is None else frozenset((row["stripe"],))
 
 
 def text(value: Any) -> str:

@@ -116,6 +116,8 @@ def _narrowest(wanted: Filter) -> tuple[str, tuple[Any, ...]]:
         return QUERIES.by_subject, (wanted.subject,)
     if wanted.paused:
         return QUERIES.strays, (["paused"],)
+    if wanted.cause == "in_line":
+        return QUERIES.strays, (["in_line"],)
     if wanted.status in OFF_WAY:
         return QUERIES.strays, ([wanted.status],)
     if wanted.cause is not None or wanted.error is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +29,7 @@ from runtime.postgres import Postgres
 from runtime.problem import Problem, suggest
 from runtime.right import Right
 from runtime.tokens import Principal
+from sagas import sealing
 from sagas.core.reports import RESULT_BYTES_MAX
 from sagas.decisions import Decisions
 from sagas.definitions import store as definitions
@@ -113,10 +114,11 @@ class Instances:
         while True:
             bell = self._bells.ended
             async with self._pg.connection() as connection:
-                found = await connection.fetch(QUERIES.states, environment, saga, request.ids)
+                found, ring = await connection.fetch(QUERIES.states, environment, saga, request.ids), connection.ring
             known = {row["id"] for row in found}
             unknown = [identity for identity in request.ids if identity not in known]
-            ended = [state_of(row) for row in found if row["state"] in STANDS]
+            name = {"environment": environment, "saga": saga}
+            ended = [state_of(sealing.instance(ring, {**name, **row})) for row in found if row["state"] in STANDS]
             left = deadline - self._clock.monotonic()
             if ended or left <= 0 or (unknown and not known):
                 return InstanceAwaitAnswer(ended=ended, unknown=unknown)
@@ -251,7 +253,7 @@ class Instances:
         return {version: planned for version, planned in found.items() if planned is not None}
 
 
-def state_of(row: Record) -> InstanceState:
+def state_of(row: Mapping[str, Any]) -> InstanceState:
     """Where an instance stands, in the wire's words."""
     return InstanceState(id=row["id"], state=row["state"], result=row["result"], reason=row["reason"], error=row["error"])
 

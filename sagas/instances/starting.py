@@ -51,9 +51,10 @@ def parse(environment: str, saga: str, document: object, started_by: str) -> tup
 
 
 def missing(start: Start, planned: Planned) -> list[Fault]:
-    """What the steps of this version are to be given and the input does not hold."""
+    """What the steps of this version are to be given and the input does not hold, and the subject by which it is ordered."""
     values: dict[str, Any] = msgspec.json.decode(start.input_json)
-    return [
+    ordered = [Fault(pointer="/subject", detail="is missing: this saga is ordered by it", code="missing")]
+    return (ordered if planned.definition.line is not None and start.subject is None else []) + [
         Fault(pointer=f"/input/{name}", detail=f"is missing: step {step!r} is given it", code="missing")
         for name, step in wanted(planned.definition).items()
         if name not in values

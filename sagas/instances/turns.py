@@ -10,6 +10,7 @@ from msgspec import Struct
 from rescind.wire import InstanceStarted, Task, TaskClaim
 
 from sagas.core.reports import Report
+from sagas.core.sightings import Said
 
 
 class Start(Struct, frozen=True, kw_only=True):
@@ -46,6 +47,18 @@ class Word(Struct, frozen=True, kw_only=True):
     event_id: str | None = None
     operation: UUID | None = None
     """the bulk operation that says it, which stands in the audit log for all its instances"""
+
+
+class Sighting(Struct, frozen=True, kw_only=True):
+    """What a worker's look-up said of an effect in doubt, by the token of the question."""
+
+    environment: str
+    effect_id: UUID
+    token: UUID
+    said: Said
+    told_json: str | None = None
+    """The result of what was found; why it never happened, or why nobody can say."""
+    worker: str = ""
 
 
 class Hands:
@@ -101,6 +114,7 @@ class Turn(Struct, kw_only=True, eq=False):
 
     starts: list[Start] = []
     reports: list[Report] = []
+    sightings: list[Sighting] = []
     sagas: frozenset[str] | None = None
     """of which the reporter may report; null: of all"""
     hands: Hands | None = None
@@ -108,6 +122,10 @@ class Turn(Struct, kw_only=True, eq=False):
     uids: list[UUID] = []
     passed: list[tuple[UUID, str]] = []
     silent: list[UUID] = []
+
+    def effects(self) -> list[UUID]:
+        """Those of which it brings news."""
+        return [report.effect_id for report in self.reports] + [sighting.effect_id for sighting in self.sightings]
 
     def instances(self) -> set[UUID]:
         """Those it names by themselves."""
@@ -128,6 +146,7 @@ class Answer(Struct, kw_only=True):
 
     started: list[InstanceStarted] = []
     reported: list[str] = []
+    sighted: list[str] = []
     heard: list[Heard] = []
     tasks: list[Task] = []
     laid: bool = False

@@ -9,15 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from runtime import audit
 from runtime.postgres import Connection
+from runtime.sealing import Ring
+from sagas import lines, sealing
 from sagas.instances import facts
 from sagas.instances.plans import Plans
 from sagas.instances.rows import QUERIES
 from sagas.instances.turns import Answer, Heard, Turn, Word
 from sagas.instances.writes import Writes
 
-VERBS = ("cancel", "pause", "resume", "retry", "skip")
+VERBS = ("cancel", "pause", "resume", "retry", "skip", "overtake")
 FACTS_MAX = 10_000
 FORWARD = ("running", "waiting")
 
@@ -78,6 +82,8 @@ class Words:
                 changed = not known.facts.cancelled
             case "retry":
                 return await self._retry(connection, word, known, writes, hurried)
+            case "overtake":
+                changed = await lines.overtake(connection, word.uid)
             case "skip":
                 changed = await self._skips(connection, word, known)
             case "event" if word.event_id is not None:
@@ -85,7 +91,7 @@ class Words:
             case _:
                 changed = word.name not in known.facts.waits_ended
         if changed:
-            writes.say(word.uid, word.fact, word.name, _detail(word, word.detail), word.by_whom, word.reason)
+            writes.say(word.uid, word.fact, word.name, _sealed(connection, word, row), word.by_whom, word.reason)
             if word.fact in ("event", "approved", "refused", "skip"):
                 await connection.execute(QUERIES.close_wait, word.uid, word.name)
         return changed
@@ -139,6 +145,17 @@ class Words:
             reason=word.reason,
             detail={"name": word.name} if word.name else {},
         )
+
+
+def _sealed(connection: Connection, word: Word, row: Any) -> dict[str, Any] | None:
+    """What is kept of a word; what an event brings is sealed."""
+    ring: Ring = connection.ring
+    detail = _detail(word, word.detail)
+    if detail is None or detail.get("payload") is None:
+        return detail
+    name = sealing.instance_name(row["environment"], row["saga"], row["id"])
+    sealed = ring.seal(msgspec.json.encode(detail["payload"]).decode(), name)
+    return {**detail, "payload": msgspec.Raw(str(sealed).encode())}
 
 
 def _detail(word: Word, detail: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -1,14 +1,15 @@
 """Workers: steps to act and effects to undo, through the same three requests (P8, P13, P15).
 
-What undoes goes first: a claim is never so full of steps that a kill's compensations wait for it. A report brings the next
-steps in its answer; a claim waits for the first.
+What undoes goes first, then what is to be looked up: a claim is never so full of steps that a kill's compensations wait for it.
+A report brings the next steps in its answer; a claim waits for the first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -25,20 +26,23 @@ from rescind.wire import (
 
 from runtime.clock import Clock
 from runtime.errors import Unavailable
-from runtime.postgres import Postgres
+from runtime.postgres import Connection, Postgres
 from runtime.problem import Problem
 from runtime.right import Right
 from runtime.tokens import Principal
+from sagas import look_ups
 from sagas.core import reports
 from sagas.core.reports import Report
+from sagas.core.sightings import Said
 from sagas.instances.bells import Bells
 from sagas.instances.engine import Engine
 from sagas.instances.rows import QUERIES
-from sagas.instances.turns import Hands, Turn
+from sagas.instances.turns import Hands, Sighting, Turn
 from sagas.ledger import Ledger
 from sagas.tasks import POLL_SECONDS, REPORTS_MAX, TaskService
 
 BATCH_MAX = 256
+SAID = {"succeeded": Said.FOUND, "failed": Said.ABSENT}
 ExpectOpen = Callable[[str], Awaitable[None]]
 
 
@@ -82,7 +86,7 @@ class Work:
         Once `gone` is set, its worker takes nothing more. Raises `Problem` 403, 401 for who loses the right while waiting, and
         404 where the saga is not registered when the wait is over.
         """
-        if not request.acts:
+        if not request.acts and not request.look_ups:
             return await self._undoing.claim(environment, request, principal, right, gone)
         principal.require(f"work:{request.saga}", environment)
         begun = self._clock.monotonic()
@@ -93,6 +97,7 @@ class Work:
             if gone is not None and gone.is_set():
                 return TaskClaimAnswer(tasks=[])
             tasks = await self._undoing.take(environment, request) if request.steps else []
+            tasks += await self._look_ups(environment, request, request.limit - len(tasks))
             held_ms = round((self._clock.monotonic() - begun) * 1000)
             tasks += await self._acts(environment, request, request.limit - len(tasks), held_ms)
             left = deadline - self._clock.monotonic()
@@ -107,11 +112,25 @@ class Work:
                 await right.check()
 
     async def _acts(self, environment: str, request: TaskClaim, limit: int, held_ms: int) -> list[Task]:
-        if limit <= 0 or not await self._is_open(environment):
+        if limit <= 0 or not request.acts or not await self._is_open(environment):
             return []
         hands = Hands(environment, msgspec.structs.replace(request, limit=limit))
         answer = await self._engine.turn(Turn(hands=hands))
         return [msgspec.structs.replace(task, held_ms=held_ms) for task in answer.tasks]
+
+    async def _look_ups(self, environment: str, request: TaskClaim, limit: int) -> list[Task]:
+        """Effects in doubt that this worker can look up."""
+        if limit <= 0 or not request.look_ups:
+            return []
+        async with self._pg.transaction() as connection:
+            rows = await look_ups.take(connection, environment, request, limit)
+            timeouts = [await self._timeout_seconds(connection, environment, row) for row in rows]
+        return [_question(row, request.lease_seconds, seconds) for row, seconds in zip(rows, timeouts, strict=True)]
+
+    async def _timeout_seconds(self, connection: Connection, environment: str, row: Mapping[str, Any]) -> float | None:
+        planned = await self._engine.plans.get(connection, (environment, row["saga"], row["saga_version"]))
+        step = None if planned is None else planned.definition.step(row["step"])
+        return None if step is None else step.act.timeout_seconds
 
     async def _is_open(self, environment: str) -> bool:
         """Whether effects are admitted there now; outcomes are recorded all the same."""
@@ -134,13 +153,20 @@ class Work:
             await self._undoing.lives(environment, claim)
         told = request.reports[:REPORTS_MAX]
         acts = [report for report in told if report.verb == "act"]
-        undone = [report for report in told if report.verb != "act"]
+        seen = [report for report in told if report.verb == "look_up"]
+        undone = [report for report in told if report.verb not in ("act", "look_up")]
         results: dict[int, str] = {}
+        for start in range(0, len(seen), BATCH_MAX):
+            batch = seen[start : start + BATCH_MAX]
+            words = await self._sight(environment, request.worker, batch, principal)
+            results |= dict(zip(map(id, batch), words, strict=True))
         tasks: list[Task] = []
         if undone:
             answer = await self._undoing.report(environment, msgspec.structs.replace(request, reports=undone), principal, claim)
             results |= dict(zip(map(id, undone), answer.results, strict=True))
             tasks = answer.tasks
+        if claim is not None:
+            tasks += await self._look_ups(environment, claim, claim.limit - len(tasks))
         has_laid = False
         if acts or claim is not None:
             is_claiming = claim is not None and bool(claim.acts) and await self._is_open(environment)
@@ -175,12 +201,26 @@ class Work:
         told = iter(answer.reported)
         return ["lost" if report is None else next(told) for report in read], answer.laid
 
+    async def _sight(self, environment: str, worker: str, batch: list[TaskReport], principal: Principal) -> list[str]:
+        """Record what look-ups said; the instances that asked go on with it."""
+        read = [_sighting(environment, worker, report) for report in batch]
+        sound = [sighting for sighting in read if sighting is not None]
+        answer = await self._engine.turn(Turn(sightings=sound, sagas=_sagas(principal)))
+        told = iter(answer.sighted)
+        return ["lost" if sighting is None else next(told) for sighting in read]
+
     async def heartbeat(self, environment: str, beat: TaskHeartbeat, principal: Principal) -> list[str]:
         """Extend the leases of what the worker holds. Returns the ids that it still holds."""
         held = await self._undoing.heartbeat(environment, beat, principal)
         left = [task for task in beat.tasks[:REPORTS_MAX] if task.partition(":")[0] not in held]
         named = [(identity, token) for identity, _, token in (task.partition(":") for task in left)]
         ids = [(one, two) for identity, token in named if (one := _uuid(identity)) and (two := _uuid(token))]
+        if not ids:
+            return held
+        async with self._pg.transaction() as connection:
+            asked = await look_ups.keep(connection, environment, ids, beat.lease_seconds)
+        held += [str(identity) for identity in asked]
+        ids = [(one, two) for one, two in ids if one not in asked]
         if not ids:
             return held
         news = [
@@ -224,6 +264,50 @@ def _report(environment: str, told: TaskReport) -> Report | None:
         "traceparent": told.traceparent,
     }
     return reports.parse(environment, document)[0]
+
+
+def _sighting(environment: str, worker: str, told: TaskReport) -> Sighting | None:
+    """What a look-up's report says; anything but "it was done" and "it never was" is that nobody can say yet."""
+    effect, token = _uuid(told.id), _uuid(told.token)
+    if effect is None or token is None:
+        return None
+    said = SAID.get(told.outcome, Said.UNKNOWN)
+    error = {**(told.error or {}), "final": True} if told.final and said is Said.ABSENT else told.error
+    told_json, _ = reports.kept(told.proof if said is Said.FOUND else error)
+    return Sighting(environment=environment, effect_id=effect, token=token, said=said, told_json=told_json, worker=worker)
+
+
+def _question(row: Mapping[str, Any], lease_seconds: float, timeout_seconds: float | None) -> Task:
+    """An effect in doubt, for a worker to look up: what it was given, and the key that its provider was."""
+    names = (
+        "kind",
+        "key",
+        "flag",
+        "variant",
+        "epoch",
+        "attributes",
+        "subject",
+        "payload",
+        "saga",
+        "saga_instance",
+        "step",
+        "attempt",
+    )
+    return Task(
+        id=str(row["id"]),
+        token=str(row["token"]),
+        saga=row["saga"],
+        version=row["saga_version"],
+        step=row["step"],
+        attempt=row["count"] + 1,
+        action_key=str(row["id"]),
+        effects=[{"id": str(row["id"]), **{name: row[name] for name in names}}],
+        lease_seconds=lease_seconds,
+        verb="look_up",
+        instance=row["saga_instance"],
+        timeout_seconds=timeout_seconds,
+        traceparent=row["instance_traceparent"],
+    )
 
 
 def _uuid(text: str) -> UUID | None:

@@ -7,6 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from runtime.postgres import Connection
+from runtime.sealing import Ring
+from sagas import lines, look_ups, sealing
 from sagas.instances.laying import Laying
 from sagas.instances.rows import QUERIES, columns
 from sagas.instances.turns import Hands, plain
@@ -23,6 +25,8 @@ class Writes:
         self.rings = False
         self.laid = False
         self.ended = False
+        self.freed: list[UUID] = []
+        """who leads their line by what was written"""
         self._queue: list[tuple[Any, ...]] = []
         self._waits: list[tuple[Any, ...]] = []
         self._facts: list[tuple[Any, ...]] = []
@@ -32,6 +36,8 @@ class Writes:
         self._adopted: list[UUID] = []
         self._watched: list[UUID] = []
         self._unwatched: list[UUID] = []
+        self._asked: list[tuple[UUID, float]] = []
+        self._leaving: list[UUID] = []
 
     def queue(self, row: Mapping[str, Any], step: str, in_seconds: float) -> None:
         """Lay a step ready, for whoever can act it."""
@@ -42,6 +48,10 @@ class Writes:
     def stand(self, uid: UUID, name: str, in_seconds: float | None) -> None:
         """Set a wait up; without a deadline where `in_seconds` is null."""
         self._waits.append((uid, name, in_seconds))
+
+    def look_up(self, effect: UUID, settle_seconds: float) -> None:
+        """Have the team's look-up say what became of an effect in doubt."""
+        self._asked.append((effect, settle_seconds))
 
     def say(
         self,
@@ -63,8 +73,8 @@ class Writes:
         if taken_over or any(row[name] != value for name, value in new.items()):
             self._changes.append(
                 (
-                    uid, new["state"], new["reason"], plain(new["error"]), plain(result), new["turned_back"], new["laid"],
-                    taken_over,
+                    uid, new["state"], new["reason"], plain(new["error"]), (plain(result), row), new["turned_back"],
+                    new["laid"], taken_over,
                 )
             )  # fmt: skip
             self.ended |= new["state"] not in ("running", "undoing")
@@ -76,6 +86,10 @@ class Writes:
             self._adopted.append(uid)
         if watch != is_watched:
             (self._watched if watch else self._unwatched).append(uid)
+
+    def leave(self, uid: UUID) -> None:
+        """It has ended: whoever is next of its subject may begin."""
+        self._leaving.append(uid)
 
     def unwatch(self, uid: UUID) -> None:
         """A coordinator need not look at it any more."""
@@ -96,6 +110,8 @@ class Writes:
             await connection.execute(QUERIES.clear, self._cleared)
         if self._queue:
             await connection.execute(QUERIES.queue, *columns(self._queue, 7))
+        if self._asked:
+            await look_ups.lay(connection, self._asked)
         if self._waits:
             await connection.execute(QUERIES.stand, *columns(self._waits, 3))
         if self._watched:
@@ -103,10 +119,19 @@ class Writes:
         if self._unwatched:
             await connection.execute(QUERIES.unwatch, self._unwatched)
         if self._changes:
-            await connection.execute(QUERIES.change, *columns(self._changes, 8))
+            await connection.execute(QUERIES.change, *columns([_sealed(connection, one) for one in self._changes], 8))
         if self._lays:
             laid = await self._laying.lay(connection, self._lays)
             self.laid, self.ended = laid.asks_workers, self.ended or laid.has_ended
             self.rings |= self.laid and not all(any(one.undoes(row) for one in hands) for row in self._lays)
+        if self._leaving:
+            self.freed = await lines.leave(connection, self._leaving)
         if self.rings:
             await connection.execute(QUERIES.ring)
+
+
+def _sealed(connection: Connection, change: tuple[Any, ...]) -> tuple[Any, ...]:
+    ring: Ring = connection.ring
+    text, row = change[4]
+    sealed = ring.seal(text, sealing.instance_name(row["environment"], row["saga"], row["id"]))
+    return (*change[:4], sealed, *change[5:])

@@ -86,7 +86,7 @@ class Reports:
                 continue
             change = await self._judge(connection, report, effect, fences)
             if not change.is_nothing:
-                entries.append(_entry(report, change))
+                entries.append(_entry(report, change, effect.environment))
             if change.second is not None:
                 seconds.append(_second(report, effect, change.second))
             if _may_be_claimed(effect, change, places[report.effect_id], rollbacks):
@@ -163,8 +163,9 @@ def _may_be_claimed(effect: Reported, change: Change, place: Place, rollbacks: d
     return recorded.disposition is not None or any(one.is_closed for flag in place.flags for one in rollbacks.get(flag, ()))
 
 
-def _entry(report: Report, change: Change) -> Entry:
+def _entry(report: Report, change: Change, environment: str) -> Entry:
     return Entry(
+        environment=environment,
         effect_id=report.effect_id,
         status=change.status,
         begun=change.begun,

@@ -13,19 +13,22 @@ ORDER BY r.due_at, r.uid LIMIT $7
 -- name: places
 -- Which flags' locks the report of a step takes, and whose step it is.
 SELECT e.id, e.environment, e.saga, e.kind, i.uid, e.flag, sagas.lock_key(e.environment, e.flag) AS lock_key, s.flag AS sibling_flag,
-    sagas.lock_key(e.environment, s.flag) AS sibling_lock_key
+    sagas.lock_key(e.environment, s.flag) AS sibling_lock_key, l.stripe
 FROM unnest($1::uuid []) AS asked (id)
 INNER JOIN sagas.effects AS e ON e.id = asked.id
 LEFT JOIN sagas.instances AS i ON i.environment = e.environment AND i.saga = e.saga AND i.id = e.saga_instance
+LEFT JOIN sagas.lines AS l ON l.uid = i.uid
 LEFT JOIN sagas.effects AS s
     ON s.environment = e.environment AND s.saga = e.saga AND s.saga_instance = e.saga_instance AND s.flag <> e.flag
 
 -- name: flags
--- The flags of instances and of what else was done under them.
-SELECT i.uid, i.environment, i.flag, sagas.lock_key(i.environment, i.flag) AS lock_key
-FROM sagas.instances AS i WHERE i.uid = ANY($1::uuid [])
+-- The flags of instances and of what else was done under them, and the lock of the line that they stand in.
+SELECT i.uid, i.environment, i.flag, sagas.lock_key(i.environment, i.flag) AS lock_key, l.stripe
+FROM sagas.instances AS i
+LEFT JOIN sagas.lines AS l ON l.uid = i.uid
+WHERE i.uid = ANY($1::uuid [])
 UNION
-SELECT i.uid, e.environment, e.flag, sagas.lock_key(e.environment, e.flag)
+SELECT i.uid, e.environment, e.flag, sagas.lock_key(e.environment, e.flag), NULL
 FROM sagas.instances AS i
 INNER JOIN sagas.effects AS e ON e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
 WHERE i.uid = ANY($1::uuid [])
@@ -85,20 +88,22 @@ WITH said AS MATERIALIZED (
          FROM sagas.facts AS f WHERE f.uid = n.uid) AS facts,
         (SELECT array_agg(w.name) FROM sagas.waits AS w WHERE w.uid = n.uid) AS waits,
         (SELECT array_agg(r.step) FROM sagas.ready AS r WHERE r.uid = n.uid) AS queued,
+        (SELECT l.leads FROM sagas.lines AS l WHERE l.uid = n.uid) AS leads,
         EXISTS (SELECT FROM sagas.moving AS m WHERE m.range = sagas.lease_range(n.uid) AND m.uid = n.uid) AS is_watched
     FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text []) AS n (uid, environment, saga, id)
 )
-SELECT n.uid, n.facts, n.waits, n.queued, n.is_watched,
+SELECT n.uid, n.facts, n.waits, n.queued, n.is_watched, n.leads,
     e.id, e.step, e.kind, e.key, e.flag, e.epoch, e.attributes, e.is_off, e.status, e.attempt, e.generation,
     e.tombstoned, e.result, e.error, e.lease_until > clock_timestamp() AS is_leased,
     extract(EPOCH FROM clock_timestamp()
         - CASE WHEN e.attempt > 1 THEN uuid_extract_timestamp(e.id) ELSE e.admitted_at END)::double precision AS since_first_seconds,
-    d.state AS disposition, r.carries
+    d.state AS disposition, r.carries, k.given_up AS look_up_given_up
 FROM said AS n
 LEFT JOIN sagas.effects AS e
     ON e.environment = n.environment AND e.saga = n.saga AND e.saga_instance = n.id AND e.saga_instance IS NOT NULL
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
 LEFT JOIN sagas.rollbacks AS r ON r.id = d.rollback_id
+LEFT JOIN sagas.look_ups AS k ON k.effect_id = e.id AND k.attempt = e.attempt
 ORDER BY e.generation, e.id
 
 -- name: queue
@@ -241,7 +246,12 @@ FROM sagas.moving AS m
 INNER JOIN sagas.instances AS i ON i.uid = m.uid AND i.run_by IS NOT NULL AND i.state = 'running'
 WHERE m.range = ANY($1::smallint []) AND EXISTS (
     SELECT FROM sagas.ready AS r
-    WHERE r.uid = i.uid AND r.due_at < clock_timestamp() - i.lease_seconds * interval '1 second')
+    WHERE r.uid = i.uid AND r.due_at < clock_timestamp() - i.lease_seconds * interval '1 second'
+    UNION ALL
+    SELECT FROM sagas.effects AS e
+    INNER JOIN sagas.look_ups AS k ON k.effect_id = e.id
+    WHERE e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id AND NOT k.given_up
+        AND k.due_at < clock_timestamp() - i.lease_seconds * interval '1 second')
 LIMIT $2
 
 -- name: passed
@@ -254,6 +264,15 @@ DELETE FROM sagas.ready AS r USING sagas.instances AS i
 WHERE r.uid = ANY($1::uuid []) AND i.uid = r.uid AND r.run_by IS NOT NULL
     AND r.due_at < clock_timestamp() - i.lease_seconds * interval '1 second'
 RETURNING r.uid, r.step
+
+-- name: unanswered
+-- Of whom a look-up still lies there under the lock, though its process should have come for it.
+SELECT DISTINCT i.uid
+FROM sagas.instances AS i
+INNER JOIN sagas.effects AS e ON e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
+INNER JOIN sagas.look_ups AS k ON k.effect_id = e.id AND NOT k.given_up
+WHERE i.uid = ANY($1::uuid []) AND i.run_by IS NOT NULL
+    AND k.due_at < clock_timestamp() - i.lease_seconds * interval '1 second'
 
 -- name: adopt
 -- What lay ready for a process that is gone is anybody's.
@@ -289,7 +308,8 @@ ORDER BY i.uid FOR NO KEY UPDATE OF i SKIP LOCKED
 
 -- name: undone_now
 -- How the undoing of these instances stands, of those of which it is to be said: see `being_undone`. After their locks, so that it
--- sees what others have ended before.
+-- sees what others have ended before. Who stands in a line leaves it under that line's lock, which comes before all others: of those
+-- a coordinator says it.
 SELECT i.uid, x.is_final, x.reason
 FROM sagas.instances AS i
 CROSS JOIN LATERAL (
@@ -301,6 +321,7 @@ CROSS JOIN LATERAL (
     WHERE e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
 ) AS x
 WHERE i.uid = ANY($1::uuid []) AND (coalesce(x.is_final, true) OR (x.reason IS NOT NULL) <> (i.state = 'waiting'))
+    AND NOT EXISTS (SELECT FROM sagas.lines AS l WHERE l.uid = i.uid)
 
 -- name: conclude
 WITH changed AS (
@@ -339,9 +360,12 @@ SELECT r.step, r.due_at FROM sagas.ready AS r WHERE r.uid = $1 ORDER BY r.due_at
 
 -- name: done_under
 SELECT e.id, e.step, e.kind, e.key, e.status, e.attempt, e.generation, e.admitted_at, e.completed_at, e.lease_until,
-    e.instance_id, e.error, e.result, e.evidence, d.state AS disposition, d.reason AS disposition_reason, d.rollback_id
+    e.instance_id, e.error, e.result, e.evidence, d.state AS disposition, d.reason AS disposition_reason, d.rollback_id,
+    CASE WHEN k.effect_id IS NOT NULL THEN jsonb_build_object(
+        'asked', k.count, 'given_up', k.given_up, 'said', k.said, 'due_at', k.due_at) END AS look_up
 FROM sagas.effects AS e
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
+LEFT JOIN sagas.look_ups AS k ON k.effect_id = e.id
 WHERE e.environment = $1 AND e.saga = $2 AND e.saga_instance = $3
 ORDER BY e.id LIMIT $4
 

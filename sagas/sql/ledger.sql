@@ -186,11 +186,11 @@ INSERT INTO sagas.effects (
     begun, start_until, lease_until, result, evidence, completed_at, proceeded_at)
 SELECT
     n.id, e.environment, e.kind, e.key, e.generation, e.flag, e.variant, e.is_off, e.revision_generation, e.revision, e.epoch,
-    e.attributes, e.saga, e.saga_version, e.saga_instance, e.step, e.kind_version, e.subject, e.payload, e.instance_id,
+    e.attributes, e.saga, e.saga_version, e.saga_instance, e.step, e.kind_version, e.subject, n.payload::jsonb, e.instance_id,
     e.admitted_at, 'succeeded', n.attempt, n.token, true, clock_timestamp(), clock_timestamp(), n.result::jsonb,
     jsonb_build_array(n.evidence::jsonb || jsonb_build_object('at', clock_timestamp())), clock_timestamp(), e.proceeded_at
-FROM unnest($1::uuid [], $2::uuid [], $3::uuid [], $4::integer [], $5::text [], $6::text [])
-    AS n (id, effect_id, token, attempt, result, evidence)
+FROM unnest($1::uuid [], $2::uuid [], $3::uuid [], $4::integer [], $5::text [], $6::text [], $7::text [])
+    AS n (id, effect_id, token, attempt, result, evidence, payload)
 INNER JOIN sagas.effects AS e ON e.id = n.effect_id
 ON CONFLICT (id) DO NOTHING
 

@@ -25,9 +25,15 @@ FROM (
 UNION ALL
 SELECT x.environment, x.saga, x.state, count(*)
 FROM (
-    SELECT t.environment, t.saga, t.state FROM unnest(ARRAY['waiting', 'undoing', 'paused']) AS s (state)
+    SELECT t.environment, t.saga, t.state FROM unnest(ARRAY['waiting', 'undoing', 'paused', 'in_line']) AS s (state)
     CROSS JOIN LATERAL (SELECT * FROM sagas.strays AS t WHERE t.state = s.state LIMIT $1) AS t
 ) AS x GROUP BY x.environment, x.saga, x.state
+
+-- name: look_ups
+-- Effects in doubt whose team's look-up has not said yet what became of them, and those that it could not.
+SELECT x.environment, x.saga, CASE WHEN x.given_up THEN 'look_up_exhausted' ELSE 'in_doubt' END AS state, count(*) AS number
+FROM (SELECT l.environment, l.saga, l.given_up FROM sagas.look_ups AS l LIMIT $1) AS x
+GROUP BY x.environment, x.saga, x.given_up
 
 -- name: compensations
 SELECT x.environment, x.kind, x.state, count(*) AS number, max(x.age)::double precision AS age_seconds

@@ -38,7 +38,7 @@ CROSS JOIN LATERAL (
 ORDER BY x.uid DESC LIMIT $5
 
 -- name: open
--- Whatever runs has a step that lies ready, a wait that stands or a step in a hand, or is paused.
+-- Whatever runs has a step that lies ready, a wait that stands or a step in a hand, or is paused, or stands in line.
 SELECT u.uid FROM (
     (SELECT r.uid FROM sagas.ready AS r WHERE r.uid < $2 AND r.uid >= $3 ORDER BY r.uid DESC LIMIT $4)
     UNION
@@ -51,6 +51,9 @@ SELECT u.uid FROM (
     UNION
     (SELECT t.uid FROM sagas.strays AS t
      WHERE t.environment = $1 AND t.state = 'paused' AND t.uid < $2 AND t.uid >= $3 ORDER BY t.uid DESC LIMIT $4)
+    UNION
+    (SELECT t.uid FROM sagas.strays AS t
+     WHERE t.environment = $1 AND t.state = 'in_line' AND t.uid < $2 AND t.uid >= $3 ORDER BY t.uid DESC LIMIT $4)
 ) AS u
 ORDER BY u.uid DESC LIMIT $4
 

@@ -1,9 +1,10 @@
 -- Workers that claim compensations over HTTP (P15).
 
 -- name: seen
-INSERT INTO sagas.workers AS w (environment, id, saga, version, steps)
-SELECT $1, $2, $3, v.version, $5::text [] FROM unnest($4::text []) AS v (version) ORDER BY v.version
-ON CONFLICT (environment, id, saga, version) DO UPDATE SET steps = excluded.steps, seen_at = clock_timestamp()
+INSERT INTO sagas.workers AS w (environment, id, saga, version, steps, look_ups)
+SELECT $1, $2, $3, v.version, $5::text [], $6::text [] FROM unnest($4::text []) AS v (version) ORDER BY v.version
+ON CONFLICT (environment, id, saga, version) DO UPDATE SET
+    steps = excluded.steps, look_ups = excluded.look_ups, seen_at = clock_timestamp()
 
 -- name: revive
 -- It waited because nobody served it; now somebody does.

@@ -44,6 +44,7 @@ _HOMES = {
     "Handle": "rescind.handles",
     "FlagChange": "rescind.notify",
     "Saga": "rescind.saga",
+    "Done": "rescind.sightings",
     "Step": "rescind.saga",
     "Status": "rescind.status",
     "__version__": "rescind.version",

@@ -34,6 +34,7 @@ from rescind.handles import Handle as Handle
 from rescind.notify import FlagChange as FlagChange
 from rescind.saga import Saga as Saga
 from rescind.saga import Step as Step
+from rescind.sightings import Done as Done
 from rescind.status import Status as Status
 from rescind.version import __version__ as __version__
 from rescind.wire import Revision as Revision

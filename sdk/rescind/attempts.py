@@ -1,4 +1,4 @@
-"""One task from its hand-out to its outcome: a step acts, or an effect is undone (P8, P10, P13).
+"""One task from its hand-out to its outcome: a step acts, an effect is undone, or looked up (P8, P10, P13, P16).
 
 Just before a step's function its permission is looked at, under the same rules as an effect's body: its window, and the kills
 that are known here. What may not begin is given back. The function runs in a request of its own: evaluations are pinned to what
@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,12 +25,14 @@ from rescind.handlers import Act, Handlers
 from rescind.permits import START_WINDOW_MS
 from rescind.pulse import Pulse, felt
 from rescind.saga import Saga, Step
+from rescind.sightings import result_of
 from rescind.spans import continued, traceparent
 from rescind.wire import Task, TaskReport
 
 logger = logging.getLogger("rescind.worker")
 
 ACT = "act"
+LOOK_UP = "look_up"
 
 
 class NotBegunError(Exception):
@@ -48,10 +50,11 @@ class Attempts:
 
     async def carry_out(self, task: Task, asked_at: float) -> TaskReport:
         """The outcome of a task that was asked for at `asked_at`, on the monotonic clock. Raises nothing."""
-        found = self._act_of(task) if task.verb == ACT else self._undo_of(task)
+        found = self._found(task)
         if found is None:
             error = {"type": "UnknownStep", "detail": f"{task.step} of version {task.version}"}
-            return TaskReport(id=task.id, token=task.token, verb=task.verb, outcome="failed", error=error)
+            outcome: Literal["failed", "unknown"] = "unknown" if task.verb == LOOK_UP else "failed"
+            return TaskReport(id=task.id, token=task.token, verb=task.verb, outcome=outcome, error=error)
         self._core.context.pin.set(self._core.causality.pin())
         self._core.context.memory.set(None)
         is_act = task.verb == ACT
@@ -75,7 +78,10 @@ class Attempts:
         try:
             async with limit:
                 with felt(pulse):
-                    result = await (self._act(found, task, asked_at) if isinstance(found, Act) else self._undo(found, task))
+                    if isinstance(found, Act):
+                        result = await self._act(found, task, asked_at)
+                    else:
+                        result = await (self._look_up(found, task) if task.verb == LOOK_UP else self._undo(found, task))
         except NotBegunError as error:
             return self._report(task, "not_started", error)
         except NotDone as error:
@@ -100,6 +106,11 @@ class Attempts:
         effects = [effect_of(values, task.action_key, task.attempt) for values in task.effects]
         argument = effects if step.merges else effects[0]
         return await self._call(step.handler, lambda: None, effects[0], {}, argument)
+
+    async def _look_up(self, step: Step[..., Any], task: Task) -> Any:
+        assert step.looker is not None
+        effect = effect_of(task.effects[0], task.action_key, task.attempt)
+        return result_of(await self._call(step.looker, lambda: None, effect, {}, effect))
 
     async def _call(
         self, function: Callable[..., Any], begin: Callable[[], None], effect: Effect, named: dict[str, Any], *given: Any
@@ -139,11 +150,18 @@ class Attempts:
             lease_seconds=task.lease_seconds,
         )
 
-    def _act_of(self, task: Task) -> Act | None:
-        return self._handlers.acts.get((task.version, task.step)) if task.effects else None
-
-    def _undo_of(self, task: Task) -> Step[..., Any] | None:
-        return self._handlers.undos.get((task.version, task.step)) if task.effects else None
+    def _found(self, task: Task) -> Act | Step[..., Any] | None:
+        """What carries the task out here; nothing does where its step is not served."""
+        at = (task.version, task.step)
+        if not task.effects:
+            return None
+        match task.verb:
+            case "act":
+                return self._handlers.acts.get(at)
+            case "look_up":
+                return self._handlers.looks.get(at)
+            case _:
+                return self._handlers.undos.get(at)
 
     def _is_proof(self, task: Task, error: BaseException) -> bool:
         saga: Saga = self._handlers.sagas[task.version]

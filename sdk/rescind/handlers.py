@@ -1,4 +1,4 @@
-"""What a worker can carry out: the functions of its sagas' steps, and the handlers that undo them.
+"""What a worker can carry out: the functions of its sagas' steps, the handlers that undo them, and the look-ups of either.
 
 Versions of one saga that have the same steps are served by one claim, others by one each: a claim names versions and steps
 apart, so only in that way is no task handed out that nobody here can carry out.
@@ -38,6 +38,7 @@ class Handlers(Struct, frozen=True, kw_only=True):
     acts: Mapping[tuple[str, str], Act]
     """by version and step"""
     undos: Mapping[tuple[str, str], Step[..., Any]]
+    looks: Mapping[tuple[str, str], Step[..., Any]] = {}
 
     @property
     def act_names(self) -> list[str]:
@@ -49,26 +50,32 @@ class Handlers(Struct, frozen=True, kw_only=True):
         """The steps that can be undone."""
         return sorted({step for _, step in self.undos})
 
+    @property
+    def look_names(self) -> list[str]:
+        """The steps whose outcome can be looked up."""
+        return sorted({step for _, step in self.looks})
+
 
 def handlers_of(sagas: Sequence[Saga]) -> list[Handlers]:
     """One per saga and set of steps. Raises `ConfigurationError` where a saga has none, or a version comes twice."""
-    groups: dict[tuple[str, frozenset[str], frozenset[str]], dict[str, Saga]] = {}
+    groups: dict[tuple[str, frozenset[str], frozenset[str], frozenset[str]], dict[str, Saga]] = {}
     for saga in sagas:
-        acts, undos = frozenset(acts_of(saga)), frozenset(saga.handlers())
-        if not acts and not undos:
+        acts, undos, looks = frozenset(acts_of(saga)), frozenset(saga.handlers()), frozenset(saga.lookers())
+        if not acts and not undos and not looks:
             raise ConfigurationError(f"saga {saga.name} has no step with a function or a handler: a worker has nothing to do")
-        group = groups.setdefault((saga.name, acts, undos), {})
+        group = groups.setdefault((saga.name, acts, undos, looks), {})
         if saga.version in group:
             raise ConfigurationError(f"saga {saga.name} {saga.version} is given twice")
         group[saga.version] = saga
-    return [grouped(name, versions) for (name, _, _), versions in groups.items()]
+    return [grouped(name, versions) for (name, *_), versions in groups.items()]
 
 
 def grouped(name: str, versions: Mapping[str, Saga]) -> Handlers:
     """The handlers of these versions together."""
     acts = {(version, step): act for version, saga in versions.items() for step, act in acts_of(saga).items()}
     undos = {(version, step): found for version, saga in versions.items() for step, found in saga.handlers().items()}
-    return Handlers(saga=name, sagas=versions, acts=acts, undos=undos)
+    looks = {(version, step): found for version, saga in versions.items() for step, found in saga.lookers().items()}
+    return Handlers(saga=name, sagas=versions, acts=acts, undos=undos, looks=looks)
 
 
 def acts_of(saga: Saga) -> dict[str, Act]:

@@ -140,6 +140,7 @@ class Hands:
             versions=sorted(self._handlers.sagas),
             steps=self._handlers.undo_names,
             acts=self._handlers.act_names,
+            look_ups=self._handlers.look_names,
             instance=self._instance,
             limit=max(1, min(limit, CLAIM_MAX)),
             wait_seconds=wait_seconds,

@@ -8,6 +8,9 @@
     @capture.compensation                 # or compensation=rescind.Refund(connection="stripe")
     async def refund(effect: rescind.Effect) -> None: ...
 
+    @capture.look_up                      # what became of it, where its outcome is not known
+    async def seen(effect: rescind.Effect) -> rescind.Done: ...
+
     order.approval("large", deadline_seconds=86_400)    # waited for before the step that is declared next
 
 `saga.document()` is what the server keeps; it is registered when a client with `sagas=[order]` starts.
@@ -40,7 +43,7 @@ class ActOptions(TypedDict, total=False):
     guarantee: str
     """at_least_once, at_most_once"""
     in_doubt: str
-    """again (under the same key), assume_done, wait (P16)"""
+    """again (under the same key), look_up (what `@step.look_up` means), assume_done, wait (P16)"""
     retry: dict[str, float]
     """first_seconds, factor, cap_seconds, attempts_max, age_seconds"""
     timeout_seconds: float
@@ -104,6 +107,7 @@ class Step(Generic[P, R]):
         self.key = key
         self.step_class = step_class
         self.handler: Callable[..., Any] | None = None
+        self.looker: Callable[..., Any] | None = None
         self.proofs = frozenset(error_name(error) for error in options.get("proof_of_failure", []))
         self.lease_seconds = options.get("lease_seconds")
         self._function = function
@@ -126,6 +130,14 @@ class Step(Generic[P, R]):
         self.handler = handler
         return handler
 
+    def look_up(self, looker: Handler) -> Handler:
+        """Decorate what says, in a worker, what became of an effect in doubt: `rescind.sightings` says how; async or sync."""
+        said = self._options.get("act", {}).get("in_doubt", "look_up")
+        if said != "look_up":
+            raise ConfigurationError(f"step {self.name} says act.in_doubt {said!r}: what is looked up is not decided so")
+        self.looker = looker
+        return looker
+
     @property
     def function(self) -> Callable[P, R] | None:
         """What acts; None where the service does the effect itself."""
@@ -146,6 +158,8 @@ class Step(Generic[P, R]):
         options.pop("arguments", None)
         if self.arguments:
             options["arguments"] = self.arguments
+        if self.looker is not None:
+            options["act"] = {**options.get("act", {}), "in_doubt": "look_up"}
         if self.proofs:
             options["proof_of_failure"] = sorted(self.proofs)
         document.update(msgspec.to_builtins(options))
@@ -156,14 +170,25 @@ class Saga:
     """The definition. Steps stand in the order in which they are declared."""
 
     def __init__(
-        self, name: str, *, version: str, flag: str, description: str = "", approve_above: dict[str, int] | None = None
+        self,
+        name: str,
+        *,
+        version: str,
+        flag: str,
+        description: str = "",
+        approve_above: dict[str, int] | None = None,
+        ordered_by_subject: bool | str = False,
     ) -> None:
-        """`approve_above`: in minor units per currency; what is more is given back only once a person agrees."""
+        """`approve_above`: in minor units per currency; what is more is given back only once a person agrees.
+
+        `ordered_by_subject`: instances of one subject run one after another; a name puts them in one line with that saga's.
+        """
         self.name = name
         self.version = version
         self.flag = flag
         self.description = description
         self.approve_above = approve_above
+        self.ordered_by_subject = ordered_by_subject
         self.steps: dict[str, Step[..., Any]] = {}
         self._waits: list[dict[str, Any]] = []
 
@@ -245,6 +270,10 @@ class Saga:
         """The steps that a worker undoes."""
         return {name: step for name, step in self.steps.items() if step.handler is not None}
 
+    def lookers(self) -> dict[str, Step[..., Any]]:
+        """The steps whose outcome a worker looks up."""
+        return {name: step for name, step in self.steps.items() if step.looker is not None}
+
     def document(self) -> dict[str, Any]:
         """The definition as `PUT /sagas/{name}/versions/{version}` takes it."""
         document: dict[str, Any] = {
@@ -257,6 +286,8 @@ class Saga:
             document["waits"] = [self._placed(wait) for wait in self._waits]
         if self.approve_above:
             document["approve_above"] = self.approve_above
+        if self.ordered_by_subject:
+            document["ordered_by_subject"] = self.ordered_by_subject
         return document | ({"description": self.description} if self.description else {})
 
     def _add(self, step: Step[..., Any]) -> None:

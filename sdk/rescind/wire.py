@@ -395,6 +395,8 @@ class TaskClaim(Struct, frozen=True, kw_only=True):
     """whose effects it can undo"""
     acts: list[str] = []
     """the steps that it can act; their tasks have `verb: act`"""
+    look_ups: list[str] = []
+    """the steps whose outcome it can look up; their tasks have `verb: look_up`"""
     instance: str | None = None
     """the caller's id of the one instance it serves: of `client.run`"""
     limit: Annotated[int, Meta(ge=1, le=256)] = 16
@@ -405,7 +407,7 @@ class TaskClaim(Struct, frozen=True, kw_only=True):
 class Task(Struct, frozen=True, kw_only=True):
     """One act for a worker: a compensation (`verb: undo`), whose `effects` are what it undoes, with payload and recorded
     result; or a step (`verb: act`), whose one effect was admitted for it: `id` is the effect's, its payload the step's
-    arguments."""
+    arguments; or a question (`verb: look_up`), what became of its one effect, which is in doubt."""
 
     id: str
     token: str
@@ -439,13 +441,14 @@ class TaskReport(Struct, frozen=True, kw_only=True):
     id: str
     token: str
     outcome: Literal["succeeded", "failed", "unknown", "not_started"]
-    """not_started: of a step, its permission to begin is given back"""
+    """not_started: of a step, its permission to begin is given back. Of a look-up: succeeded, it was done; failed, it provably
+    never was; unknown, nobody can say yet"""
     proof: Any = None
-    """what undoing it proved; of a step, its result"""
+    """what undoing it proved; of a step, or of a look-up that found it done, its result"""
     error: dict[str, Any] | None = None
     verb: str = "undo"
     final: bool = False
-    """of a failed step: trying again will not help"""
+    """of a failed step, or of a look-up that says so of it: trying again will not help"""
     traceparent: str | None = None
     """of a step, the span in which it was done"""
 

@@ -14,6 +14,7 @@ from rescind.cli.tables import instant, table_of, text_of
 
 COLUMNS = ("id", "version", "state", "paused", "why", "subject", "started_at", "ended_at")
 WAITS = ("name", "at")
+AFTER = ("saga", "id", "state", "reason", "leads")
 STEPS = ("step", "status", "attempt", "disposition", "admitted_at", "completed_at", "worker", "why")
 HISTORY = ("at", "fact", "name", "by_whom", "reason")
 
@@ -64,18 +65,33 @@ def show(session: Session, saga: str, id: str) -> None:  # noqa: A002 - the wire
     for name in ("input", "result", "error"):
         if found.get(name):
             out.print(f"  {name}: {escape(text_of(found[name]))}")
-    rows = [{**step, "why": (step.get("error") or {}).get("detail")} for step in found.get("steps", [])]
+    rows = [{**step, "why": why(step)} for step in found.get("steps", [])]
     for title, lines, columns in (
         ("steps", rows, STEPS),
         ("waits for", found.get("waits"), WAITS),
+        ("after", found.get("after"), AFTER),
         ("history", found.get("history"), HISTORY),
     ):
         if lines:
             out.print(table_of(lines, columns, title=title))
+    if found.get("after_count", 0) > len(found.get("after", [])):
+        out.print(f"and after {found['after_count'] - len(found['in_line'])} more")
+    if found.get("after"):
+        out.print(f"let it go at once: rescind sagas overtake {saga} {id} --reason TEXT")
     if found["state"] == "waiting":
         out.print(
             f"go on: rescind sagas retry {saga} {id} --reason TEXT; undo it: rescind sagas cancel {saga} {id} --reason TEXT"
         )
+
+
+def why(step: dict[str, Any]) -> str | None:
+    """What is known of a step that has not succeeded: its error, and what its look-up said."""
+    said = (step.get("error") or {}).get("detail")
+    asked = step.get("look_up")
+    if not asked:
+        return said
+    stands = "given up" if asked["given_up"] else f"asked {asked['asked']} times"
+    return f"{said or 'in doubt'}; look-up {stands}: {(asked['said'] or {}).get('detail') or 'no answer yet'}"
 
 
 def folder(session: Session, saga: str) -> str:
@@ -154,6 +170,7 @@ COMMANDS = (
     verb("resume", "Go on with the run ID of SAGA."),
     verb("retry", "Try steps of the run ID of SAGA again that failed or are in doubt: one, or all.", takes_step=True),
     verb("skip", "Go on without a step or wait of the run ID of SAGA, by name.", takes_step=True, needs_step=True),
+    verb("overtake", "Let the run ID of SAGA go at once, though others of its subject are before it."),
     answer_to_wait("approve", "Say yes where the run ID of SAGA waits for an approval."),
     answer_to_wait("refuse", "Say no where the run ID of SAGA waits for an approval."),
 )

@@ -20,6 +20,9 @@ FILES = (
     "breakers",
     "search",
     "operations",
+    "look_ups",
+    "lines",
+    "sealing",
 )
 
 

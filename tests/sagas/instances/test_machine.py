@@ -128,6 +128,15 @@ def test_an_outcome_is_assumed_or_asked_for_where_the_definition_says_so() -> No
     assert one(in_vain, act_in_doubt="look_up").reason == "look_up_exhausted"
 
 
+def test_nothing_begins_while_others_of_its_subject_are_before_it() -> None:
+    plan = Plan(steps=(terms("a"),))
+    following = Facts(in_line=True, queued=frozenset({"a"}))
+    assert decide(plan, following, chance=0) == Decision(state=State.RUNNING, reason="in_line")
+    assert not may_begin(plan, following, "a")
+    assert decide(plan, Facts(in_line=True, cancelled=True), chance=0).state is State.UNDOING
+    assert decide(plan, Facts(in_line=True, killed=True), chance=0).state is State.KILLED
+
+
 def test_a_sibling_that_turns_back_lets_the_others_end_first() -> None:
     plan = Plan(steps=(terms("a", group="g"), terms("b", group="g"), terms("c", group="g")))
     draining = decide(plan, Facts(steps={"a": NEVER, "b": OUT}), chance=0)

@@ -96,3 +96,18 @@ def test_a_gauge_is_read_by_a_reader_of_opentelemetry(reader: InMemoryMetricRead
         assert data is not None
         [metric] = [one for r in data.resource_metrics for scope in r.scope_metrics for one in scope.metrics]
         assert {(("saga", str((p.attributes or {})["saga"])),): p.value for p in metric.data.data_points} == values  # type: ignore[union-attr]
+
+
+async def test_who_waits_for_others_and_what_is_looked_up_is_measured(world: World, server: Server) -> None:
+    doubted = {**RESERVE, "act": {"retry": RETRY, "in_doubt": "look_up"}}
+    await world.plan(doubted, CAPTURE, ordered_by_subject=True)
+    for name in ("first", "second", "third"):
+        await server.begin(name, subject="anna")
+    [task] = await server.take()
+    await server.tell(task, "unknown")
+    one = Measures(server.pg, world.clock, server.coordinator.leases)
+    await until(lambda: leased(server))
+    await one.measure()
+    number, order = shown(measures.instances), ("saga", "order")
+    assert (number[HERE, order, ("state", "in_line")], number[HERE, order, ("state", "in_doubt")]) == (2, 1)
+    await one.stop()

@@ -60,7 +60,8 @@ ORDER = (RESERVE, CAPTURE, CONFIRM)
 
 
 MOVING = """
-SELECT EXISTS (SELECT FROM sagas.ready) OR EXISTS (SELECT FROM sagas.waits WHERE at < 'infinity')
+SELECT EXISTS (SELECT FROM sagas.ready) OR EXISTS (SELECT FROM sagas.look_ups WHERE NOT given_up)
+    OR EXISTS (SELECT FROM sagas.waits WHERE at < 'infinity')
     OR EXISTS (SELECT FROM sagas.instances WHERE state = 'undoing' AND laid)
     OR EXISTS (SELECT FROM sagas.dispositions WHERE state = 'pending')
     OR EXISTS (SELECT FROM sagas.rollbacks WHERE carries = 'kill' AND state IN ('fenced', 'drained', 'compensating'))
@@ -87,9 +88,15 @@ class World(Coordinated):
             await server.stop()
         await super().stop()
 
-    async def plan(self, *steps: dict[str, Any], version: str = "1", waits: Any = ()) -> None:
-        """Register a version of the saga `order`."""
-        await self.define(*(steps or ORDER), version=version)
+    async def plan(self, *steps: dict[str, Any], version: str = "1", waits: Any = (), saga: str = "order", **said: Any) -> None:
+        """Register a version of a saga; `said`: what it says of itself."""
+        await self.define(*(steps or ORDER), version=version, saga=saga)
+        await self.run(
+            "UPDATE sagas.definitions SET document = document || $1::jsonb WHERE name = $2 AND version = $3",
+            said,
+            saga,
+            version,
+        )
         if waits:
             await self.run(
                 "UPDATE sagas.definitions SET document = document || jsonb_build_object('waits', $1::jsonb) WHERE version = $2",
@@ -124,11 +131,13 @@ class Server:
         coordinates: bool = True,
         writers: int = WRITERS,
         breakers: Breakers | None = None,
+        no_worker_seconds: float = FAST.no_worker_seconds,
     ) -> None:
         self.world = world
         self.bells = Bells()
         self.ledger = Ledger(pg, clock, world.entropy)
-        self.coordinator = world.coordinator(pg=pg, clock=clock, tuning=FAST)
+        tuning = msgspec.structs.replace(FAST, no_worker_seconds=no_worker_seconds)
+        self.coordinator = world.coordinator(pg=pg, clock=clock, tuning=tuning)
         self.engine = Engine(
             pg, clock, world.entropy, writers=writers, on_news=self.bells.news, ranges=self.coordinator.leases.held
         )
@@ -157,10 +166,12 @@ class Server:
 
     # --- what a service does
 
-    async def begin(self, identity: str, *, claim: TaskClaim | None = None, **fields: Any) -> InstanceStarted:
+    async def begin(
+        self, identity: str, *, claim: TaskClaim | None = None, saga: str = "order", **fields: Any
+    ) -> InstanceStarted:
         """Start one instance."""
         one = {"id": identity, "version": "1", "input": {"order_id": identity}, "variant": "on", **fields}
-        answer = await self.instances.start(ENVIRONMENT, "order", InstanceStartRequest(instances=[one], claim=claim), ANYONE)
+        answer = await self.instances.start(ENVIRONMENT, saga, InstanceStartRequest(instances=[one], claim=claim), ANYONE)
         self.tasks = answer.tasks
         return answer.results[0]
 
@@ -199,7 +210,7 @@ class Server:
         while (tasks := await self.take(**{"wait_seconds": 0.2, **fields})) or await self.world.value(MOVING):
             while tasks:
                 task = tasks.pop(0)
-                done.append(task.step if task.verb == "act" else f"-{task.step}")
+                done.append({"act": "", "undo": "-", "look_up": "?"}[task.verb] + task.step)
                 told = (answers(task) if answers else None) or {"outcome": "succeeded", "proof": {"of": task.step}}
                 tasks += (await self.tell(task, then=claim(**fields), **told)).tasks
         return done
@@ -208,5 +219,14 @@ class Server:
 def claim(**fields: Any) -> TaskClaim:
     """A worker's claim for everything of the saga."""
     names = ["reserve", "capture", "confirm", "left", "right"]
-    values = {"worker": "w1", "saga": "order", "versions": ["1"], "steps": names, "acts": names, "wait_seconds": 5.0, **fields}
+    values: dict[str, Any] = {
+        "worker": "w1",
+        "saga": "order",
+        "versions": ["1"],
+        "steps": names,
+        "acts": names,
+        "look_ups": names,
+        "wait_seconds": 5.0,
+    }
+    values |= fields
     return TaskClaim(**values)

@@ -145,7 +145,6 @@ def test_every_fault_of_the_waits_is_named() -> None:
         ({"on_kill": "finish"}, "/on_kill"),
         ({"on_kill": "finish_then_compensate"}, "/on_kill"),
         ({"on_kill": "ignore"}, "/on_kill"),
-        ({"ordered_by_subject": True}, "/ordered_by_subject"),
         ({"retention_days": 30}, "/retention_days"),
     ],
 )
@@ -159,7 +158,7 @@ def test_what_is_known_of_a_saga_and_not_obeyed_yet_is_refused(said: dict[str, A
         ({"heartbeat_timeout_seconds": 5, "compensation": REFUND}, "/steps/0/heartbeat_timeout_seconds", "no_worker"),
         ({"act": {"heartbeat_timeout_seconds": 0}}, "/steps/0/act/heartbeat_timeout_seconds", "invalid"),
         ({"act": {"pace": {"per_second": 0}}}, "/steps/0/act/pace/per_second", "invalid"),
-        ({"act": {"in_doubt": "look_up"}, "compensation": REFUND}, "/steps/0/act/in_doubt", "not_offered"),
+        ({"in_doubt": "look_up", "compensation": {"executor": "worker"}}, "/steps/0/in_doubt", "no_look_up"),
         ({"act": {"in_doubt": "assume_done"}, "compensation": REFUND}, "/steps/0/act/in_doubt", "not_harmless"),
         ({"act": {"guarantee": "at_most_once", "in_doubt": "again"}}, "/steps/0/act/in_doubt", "guarantee"),
         ({"act": {"retry": {"first_seconds": 9, "cap_seconds": 1}}}, "/steps/0/act/retry/cap_seconds", "range"),
@@ -175,3 +174,9 @@ def test_what_a_step_cannot_be_is_refused_where_it_stands(said: dict[str, Any], 
 def test_the_defaults_of_what_is_not_offered_may_be_written() -> None:
     written = saga(step("a"), on_kill="compensate_now", ordered_by_subject=False, waits=[], approve_above={})
     assert semantics_hash(read(written)) == semantics_hash(read(saga(step("a"))))
+
+
+def test_a_saga_stands_in_its_own_line_or_in_one_that_it_names() -> None:
+    lines = [read(saga(step("a"), ordered_by_subject=said)).line for said in (False, True, "invoice")]  # type: ignore[union-attr]
+    assert lines == [None, "order", "invoice"]
+    assert codes(saga(step("a"), ordered_by_subject=7)) == {"/ordered_by_subject": "invalid"}
