@@ -27,6 +27,7 @@ from sagas.core.pacing import BURST_SECONDS, UNLIMITED, Limits, allowance, cost_
 from sagas.dispositions import INFINITY
 from sagas.executors.outcomes import Subject
 from sagas.executors.registry import GUARD_PARTS
+from sagas.hands import Hand, WorkerFilter, deal
 
 QUERIES = Queries.load("sagas", "dispatch")
 COORDINATOR = Queries.load("sagas", "coordinator")
@@ -36,8 +37,6 @@ LOOKED_FOR_ONE = 4
 """So many are looked at for each that may begin, within those bounds: a few that came free do not weigh hundreds."""
 WORKER_WINDOW_MAX = 1_024
 """What is looked at for many hands at once, a quarter more than they take: a part of it waits for its order or its subject."""
-SHARE_MIN = 16
-"""A few tasks go to one hand: many hands with one task each would be many answers."""
 PACE_STEP_SECONDS = BURST_SECONDS / 2
 MARGIN_SECONDS = 5.0
 """An attempt's lease is the time its executor may take, and this: for the outcome to be written."""
@@ -86,23 +85,6 @@ class Claimed(Struct, frozen=True, kw_only=True):
     orderly: int
     free: int
     next_in_seconds: float | None = None
-
-
-class WorkerFilter(Struct, frozen=True):
-    """What a worker serves."""
-
-    environment: str
-    saga: str
-    versions: tuple[str, ...]
-    steps: tuple[str, ...]
-
-
-class Hand(Struct, frozen=True, kw_only=True):
-    """One worker that takes up to `limit` attempts, each leased to it for so long."""
-
-    actor: str
-    limit: int
-    lease_seconds: float
 
 
 class Handed(Struct, frozen=True, kw_only=True):
@@ -347,24 +329,6 @@ class Claims:
             row["id"]: row for row in await connection.fetch(QUERIES.rollbacks_of, [row["rollback_id"] for row in begun])
         }
         return [_attempt(row, able[row["id"]][1], effects.get(row["id"], []), rollbacks[row["rollback_id"]]) for row in begun]
-
-
-def deal(count: int, limits: Sequence[int]) -> list[int]:
-    """Whose each of `count` is, by the index of its limit: an equal share for each in turn, then who still has room.
-
-    >>> deal(5, [1, 8, 8])
-    [0, 1, 1, 1, 1]
-    >>> deal(40, [8, 64, 64]).count(2)
-    16
-    """
-    left, whose = list(limits), list[int]()
-    share = max(SHARE_MIN, -(-count // max(1, len(limits))))
-    while len(whose) < count and any(left):
-        for index, room in enumerate(left):
-            given = min(room, share, count - len(whose))
-            whose += [index] * given
-            left[index] -= given
-    return whose
 
 
 def _pause_seconds(able: dict[UUID, tuple[Record, Rules]], holds: dict[tuple[str, str], Hold]) -> float:

@@ -23,9 +23,10 @@ from runtime.tokens import Principal
 from sagas import store
 from sagas.breakers import Breakers
 from sagas.catalogue import Catalogue
-from sagas.claims import Attempt, Claims, Hand, WorkerFilter, reference_of, trial_of
+from sagas.claims import Attempt, Claims, reference_of, trial_of
 from sagas.conclusions import conclude
 from sagas.executors.outcomes import Done, Doubt, NotYet, Outcome, plain
+from sagas.hands import Hand, WorkerFilter
 from sagas.ledger.groups import Groups
 from sagas.outcomes import STALL_MS, WRITE_MS, Ended, ended, record, told
 

@@ -13,9 +13,9 @@ from rescind.wire import Task, TaskReport, TaskReportAnswer, TaskReportRequest
 
 from sagas.breakers import Breakers
 from sagas.catalogue import Catalogue
-from sagas.claims import deal
 from sagas.enumeration import Enumeration, LookUp, Rollback
 from sagas.executors.outcomes import Found
+from sagas.hands import deal
 from sagas.leases import RANGES, LeaseLost, Leases
 from sagas.outcomes import News, Writer
 from sagas.tasks import TaskService
