@@ -40,6 +40,8 @@ from sagas.instances.operations import Operations
 from sagas.instances.service import Instances as SagaInstances
 from sagas.instances.work import Work
 from sagas.ledger import Ledger
+from sagas.retention.policy import Retention
+from sagas.retention.sweeper import Sweeper
 from sagas.tasks import TaskService
 from server.http.streams import Streams
 from server.migrations import ROOMS
@@ -93,6 +95,8 @@ class Parts:
         self.operations = Operations(pg)
         self.bulk = Bulk(pg, self.clock, self.engine, self.saga_instances, self.coordinator.leases)
         self.measures = Measures(pg, self.clock, self.coordinator.leases)
+        self.retention = Retention(history_days=settings.retention_days, keys_days=settings.keys_retention_days)
+        self.sweeper = Sweeper(pg, self.clock, self.coordinator.leases, self.retention)
         self.containment = ContainmentWatch(pg, self.clock)
         self.kills = Kills(pg, self.entropy, self.recovery, self._after_commit, self.nudge)
         self.changes = ChangeLists(self.flags, self.kills, self.entropy)
@@ -176,6 +180,7 @@ class Parts:
             starting.append((self.keeper.start, self.keeper.stop))
             starting.append((self.bulk.start, self.bulk.stop))
             starting.append((self.measures.start, self.measures.stop))
+            starting.append((self.sweeper.start, self.sweeper.stop))
         for start, stop in starting:
             await start()
             self._stops.append(stop)

@@ -33,7 +33,9 @@ WAITS_MAX = 64
 ARGUMENTS_MAX = 64
 AMOUNT_MAX = 10**15
 """In minor units. What is beyond it is a mistake, or meant to do harm: nobody refunds it by itself."""
-TUNED = ("retry", "timeout_seconds", "heartbeat_timeout_seconds", "pace")
+TUNED = ("retry", "timeout_seconds", "heartbeat_timeout_seconds", "pace", "retention_days")
+RetentionDays = Annotated[int, Meta(ge=1, le=3_660)]
+"""For how long history is kept after its end; null: for as long as the server is told, which by default is for ever."""
 
 
 class Refund(
@@ -226,8 +228,8 @@ class SagaDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     on_kill: OnKill = "compensate_now"
     """Of running instances when the flag is killed. Others than the default are known and refused (P8)."""
     ordered_by_subject: bool = False
-    """Known and refused, as `retention_days`."""
-    retention_days: Annotated[int, Meta(ge=1, le=3_660)] | None = None
+    """Known and refused."""
+    retention_days: RetentionDays | None = None
     approve_above: dict[Currency, Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]] = {}
     """In minor units per currency: what is more is given back only once a person agrees, by `retry` (P17)."""
 
@@ -241,6 +243,7 @@ class KindDefinition(_Undoing, frozen=True, kw_only=True, forbid_unknown_fields=
 
     version: Name
     key: Line | None = None
+    retention_days: RetentionDays | None = None
     description: Annotated[str, Meta(max_length=4096)] = ""
 
 

@@ -106,8 +106,6 @@ def not_offered(saga: SagaDefinition) -> Iterator[Fault]:
     if saga.ordered_by_subject:
         detail = "is not offered yet: instances of one subject run beside each other, their undoing does not"
         yield Fault(pointer="/ordered_by_subject", detail=detail, code=NOT_OFFERED)
-    if saga.retention_days is not None:
-        yield Fault(pointer="/retention_days", detail="is not offered yet: instances are kept", code=NOT_OFFERED)
 
 
 def _wait(wait: Wait, at: str, *, is_past: bool) -> Iterator[Fault]:

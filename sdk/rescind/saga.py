@@ -156,14 +156,23 @@ class Saga:
     """The definition. Steps stand in the order in which they are declared."""
 
     def __init__(
-        self, name: str, *, version: str, flag: str, description: str = "", approve_above: dict[str, int] | None = None
+        self,
+        name: str,
+        *,
+        version: str,
+        flag: str,
+        description: str = "",
+        approve_above: dict[str, int] | None = None,
+        retention_days: int | None = None,
     ) -> None:
-        """`approve_above`: in minor units per currency; what is more is given back only once a person agrees."""
+        """`approve_above`: in minor units per currency; what is more is given back only once a person agrees.
+        `retention_days`: for how long what was done is kept after an instance's end; left out, the server's own holds."""
         self.name = name
         self.version = version
         self.flag = flag
         self.description = description
         self.approve_above = approve_above
+        self.retention_days = retention_days
         self.steps: dict[str, Step[..., Any]] = {}
         self._waits: list[dict[str, Any]] = []
 
@@ -257,6 +266,8 @@ class Saga:
             document["waits"] = [self._placed(wait) for wait in self._waits]
         if self.approve_above:
             document["approve_above"] = self.approve_above
+        if self.retention_days is not None:
+            document["retention_days"] = self.retention_days
         return document | ({"description": self.description} if self.description else {})
 
     def _add(self, step: Step[..., Any]) -> None:

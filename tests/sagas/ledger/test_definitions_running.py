@@ -146,7 +146,6 @@ def test_every_fault_of_the_waits_is_named() -> None:
         ({"on_kill": "finish_then_compensate"}, "/on_kill"),
         ({"on_kill": "ignore"}, "/on_kill"),
         ({"ordered_by_subject": True}, "/ordered_by_subject"),
-        ({"retention_days": 30}, "/retention_days"),
     ],
 )
 def test_what_is_known_of_a_saga_and_not_obeyed_yet_is_refused(said: dict[str, Any], pointer: str) -> None:
