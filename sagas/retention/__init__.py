@@ -1,1 +1,1 @@
-"""History that ends: finished instances and effects go when their retention is over, their keys stay (P9, docs/decisions/0031)."""
+"""History that ends: what is finished goes when its retention is over, its keys stay (P9, docs/decisions/0031)."""

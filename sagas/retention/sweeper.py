@@ -1,8 +1,8 @@
 """Looks through history from its oldest row, a page at a time, and drops what is over (P9, P12, docs/decisions/0031).
 
 Whoever leases the first range does so. A page is one transaction: what goes, what stays of it, and how far this sweep has come.
-So a crash leaves all of a page or nothing, and of two coordinators one moves on. It holds the flags' locks as an admission does,
-shared, and rows of ended history: it keeps no insert waiting, and a kill's drain barrier for one page at most.
+So a crash leaves all of a page or nothing, and of two coordinators one moves on. It holds the flags' locks shared, as an
+admission does, and rows of ended history: it keeps no insert waiting, and a kill's drain barrier for one page at most.
 """
 
 from __future__ import annotations

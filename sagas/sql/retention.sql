@@ -196,3 +196,7 @@ WHERE p.id > $1 AND p.id < uuidv7($2::integer * interval '-1 day') ORDER BY p.id
 
 -- name: drop_operations
 DELETE FROM sagas.operations AS p WHERE p.id = ANY($1::uuid []) AND p.ended_at IS NOT NULL
+
+-- name: horizons
+SELECT h.flag, max(h.admitted_at) AS gone_until, sum(h.number)::bigint AS number
+FROM sagas.horizons AS h WHERE h.environment = $1 GROUP BY h.flag ORDER BY h.flag LIMIT $2

@@ -146,9 +146,7 @@ async def test_a_key_that_moved_on_keeps_its_present_generation(world: World, hi
     await done(world, outcome="failed")
     await gone(history, keys_days=400)
     await world.report(await world.ask("k"), result=RESULT)
-    await history.value(
-        "UPDATE sagas.remains SET id = $1, gone_at = gone_at - interval '401 days'", LongAgo(600).uuid7()
-    )
+    await history.value("UPDATE sagas.remains SET id = $1, gone_at = gone_at - interval '401 days'", LongAgo(600).uuid7())
     await history.sweep(history_days=None, keys_days=400)
     assert await history.counts("keys", "remains", "effects") == {"keys": 1, "remains": 0, "effects": 1}
     assert (await world.ask("k")).outcome == "replayed"

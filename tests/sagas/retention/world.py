@@ -8,6 +8,7 @@ from typing import Any
 from runtime.clock import Clock, Entropy
 from runtime.postgres import Postgres
 from sagas.leases import Leases
+from sagas.retention import history
 from sagas.retention.policy import Retention
 from sagas.retention.sweeper import Sweeper
 
@@ -66,6 +67,12 @@ class History:
             if self._keeps:
                 await self.leases.keep()
             more = await sweeper.round()
+
+    async def drop(self, days: int | None = 30) -> None:
+        """All effects that are over, whatever their names say of their age."""
+        async with self.pg.transaction() as connection:
+            ids = [row["id"] for row in await connection.fetch("SELECT id FROM sagas.effects")]
+            await history.drop_effects(connection, ids, days)
 
     async def counts(self, *tables: str) -> dict[str, int]:
         """Rows by table."""
