@@ -22,6 +22,7 @@ from runtime.errors import MigrationError
 from runtime.forgetting import Forgetting
 from runtime.idempotency import Requests
 from runtime.migrations import pending
+from runtime.partitions import AuditPartitions
 from runtime.postgres import Postgres
 from runtime.redis import Redis
 from runtime.settings import Settings
@@ -72,7 +73,8 @@ class Parts:
         self.replicas = Replicas(pg, redis, self.clock)
         self.instances = Instances(pg)
         self.counts = Counts(pg, self.clock)
-        self.forgetting = Forgetting([self.requests.purge, self.counts.forget], self.clock)
+        self.audit_partitions = AuditPartitions(pg, settings.audit_retention_days)
+        self.forgetting = Forgetting([self.requests.purge, self.counts.forget, self.audit_partitions.tend], self.clock)
         self.flags = FlagService(pg, self.replicas, fences.ensure, fences.let_proceed)
         self.imports = Imports(pg, self.replicas, self.flags)
         self.recovery = Recovery(pg, self.replicas, self.clock, self._after_commit)
