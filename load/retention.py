@@ -2,9 +2,9 @@
 
     ./run python -m load.retention [--sagas 30000] [--seconds 5]
 
-On an embedded PostgreSQL with fsync, inside one process. The sagas have three steps and are a hundred days old. Prints bytes a saga
-by table, sagas dropped a second and the WAL of one, whether what comes after them fits where they were, and the rate of admissions
-under one flag, 64 callers, alone and beside a sweep, by turns. Issue 5.
+On an embedded PostgreSQL with fsync, inside one process. The sagas have three steps and are a hundred days old. Prints bytes
+a saga by table, sagas dropped a second and the WAL of one, whether what comes after them fits where they were, and the rate of
+admissions under one flag, 64 callers, alone and beside a sweep, by turns. Issue 5.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from load.admission import ENVIRONMENT, FLAG, Load
 from runtime.clock import Clock, Entropy
 from runtime.embedded import EmbeddedPostgres
 from runtime.migrations import migrate
-from runtime.postgres import Connection, Postgres
+from runtime.postgres import Postgres
 from runtime.queries import parse
 from sagas.leases import Leases
 from sagas.ledger import Ledger
@@ -90,8 +90,7 @@ class History:
     async def left(self) -> int:
         """Sagas that did not go."""
         async with self.pg.connection() as connection:
-            row = await connection.fetchrow(QUERIES["left"])
-            return max(int(row["effects"]), int(row["instances"]))
+            return int(await connection.fetchval(QUERIES["left"]))
 
 
 async def weigh(history: History, count: int) -> None:

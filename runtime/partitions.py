@@ -1,7 +1,7 @@
 """The audit log's months: partitions made ahead, and dropped whole when the last of their entries is older than is kept.
 
-Every server looks now and then; whoever is first does it. Attaching keeps no entry waiting. Dropping needs the log for itself, for
-an instant: it waits no longer than `LOCK_WAIT_MS` for that, so nobody waits longer behind it, and is tried again.
+Every server looks now and then; whoever is first does it. Attaching keeps no entry waiting. Dropping needs the log for
+itself, for an instant: it waits no longer than `LOCK_WAIT_MS` for that, so nobody waits longer behind it, and is tried again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class AuditPartitions:
         self._keep_days = keep_days
 
     async def tend(self) -> None:
-        """Make what is missing ahead, drop what is over (`runtime.forgetting` calls it). What is in use is left for the next time."""
+        """Make what is missing ahead, drop what is over (`runtime.forgetting` calls it); what is in use, the next time."""
         try:
             for _ in range(ROUND_MAX):
                 if await self._one(QUERIES.make_partition, MONTHS_AHEAD) is None:
