@@ -171,6 +171,16 @@ def test_what_a_step_cannot_be_is_refused_where_it_stands(said: dict[str, Any], 
     assert codes(saga(step("a", **said))) == {pointer: code}
 
 
+def test_retention_is_said_in_days_and_tuned_under_the_same_version() -> None:  # P15
+    kept = saga(step("a"), retention_days=90)
+    assert check(kept) == []
+    kind = {"kind": "k", "version": "1", "compensation": {"executor": "worker"}}
+    assert check({**kind, "retention_days": 3_660}) == []
+    meanings = {semantics_hash(read(one)) for one in (kept, saga(step("a")), saga(step("a"), retention_days=7))}
+    assert len(meanings) == 1
+    assert codes(saga(step("a"), retention_days=0)) == {"/retention_days": "invalid"}
+
+
 def test_the_defaults_of_what_is_not_offered_may_be_written() -> None:
     written = saga(step("a"), on_kill="compensate_now", ordered_by_subject=False, waits=[], approve_above={})
     assert semantics_hash(read(written)) == semantics_hash(read(saga(step("a"))))

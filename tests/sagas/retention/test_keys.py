@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 from rescind.wire import AdmitResult
 
+from runtime.postgres import Postgres
+from tests.sagas.ledger.test_proceeded import NAME, OTHER_TOKEN, Away
 from tests.sagas.ledger.world import FLAG, OTHER_FLAG, World
 from tests.sagas.retention.world import History, LongAgo
 
@@ -156,3 +160,46 @@ async def test_late_news_of_what_has_gone_is_told_so(world: World, history: Hist
     admitted = await done(world)
     await gone(history)
     assert (await world.report(admitted, result=RESULT)).outcome == "unknown_effect"
+
+
+@pytest.fixture
+async def away(pg: Postgres) -> AsyncIterator[Away]:
+    """A world in which instances did things by themselves."""
+    world = await Away.open(pg)
+    assert isinstance(world, Away)
+    yield world
+    await world.close()
+
+
+async def test_a_record_that_was_brought_before_is_no_news_when_its_history_has_gone(away: Away, pg: Postgres) -> None:  # P9
+    await away.bring()
+    await dropped(pg)
+    assert (await away.bring()).outcome == "recorded"
+    assert await away.rows() == []
+
+
+async def test_a_record_of_another_attempt_happened_all_the_same(away: Away, pg: Postgres) -> None:  # P11
+    await away.bring()
+    await dropped(pg)
+    assert (await away.bring(token=OTHER_TOKEN)).outcome == "recorded"
+    (row,) = await away.rows()
+    assert (row["status"], row["id"] != NAME) == ("succeeded", True)
+    assert await away.key_of() == NAME, "the key still answers for the first"
+
+
+async def test_a_record_under_a_key_that_was_proved_not_done_takes_the_key(away: Away, pg: Postgres) -> None:  # P9
+    await away.bring(outcome="failed")
+    admitted = await away.ask("k2")
+    await away.report(admitted, "failed")
+    await dropped(pg)
+    assert (await away.bring("k2", token=OTHER_TOKEN)).outcome == "recorded"
+    (row,) = await away.rows("k2")
+    assert (row["generation"], await away.key_of("k2")) == (2, row["id"])
+
+
+async def dropped(pg: Postgres) -> None:
+    """All that is over, gone."""
+    history = History(pg)
+    await history.age()
+    await history.drop()
+    assert await history.counts("effects") == {"effects": 0}
