@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from uuid import UUID
 
 from asyncpg import Record
@@ -123,30 +124,22 @@ class Sweeper(Background):
 
     async def _look(self, connection: Connection, what: str, cursor: UUID, shortest: int | None) -> Found | None:
         """The next page of a sweep; null where all of it is kept for ever."""
-        days, limit = self._retention.history_days, self._page_max
-
-        async def drop_effects(on: Connection, asked: Sequence[UUID]) -> int:
-            return await history.drop_effects(on, asked, days)
-
-        async def drop_instances(on: Connection, asked: Sequence[UUID]) -> int:
-            return await history.drop_instances(on, asked, days)
-
+        days, keys_days, limit = self._retention.history_days, self._retention.keys_days, self._page_max
         match what:
             case "effects" if shortest is not None:
                 page = await history.old_effects(connection, cursor, shortest, days, limit)
                 locks = await history.locks_of_effects(connection, page.over)
-                return Found(page=page, drop=drop_effects, locks=locks)
+                return Found(page=page, drop=partial(history.drop_effects, days=days), locks=locks)
             case "instances" if shortest is not None:
                 page = await history.old_instances(connection, cursor, shortest, days, limit)
                 locks = await history.locks_of_instances(connection, page.over)
-                return Found(page=page, drop=drop_instances, locks=locks)
+                return Found(page=page, drop=partial(history.drop_instances, days=days), locks=locks)
             case "operations" if days is not None:
                 return Found(page=await answers.old_operations(connection, cursor, days, limit), drop=answers.drop_operations)
-            case "keys" if self._retention.keys_days is not None:
-                page = await answers.old_keys(connection, cursor, self._retention.keys_days, limit)
-                return Found(page=page, drop=answers.drop_keys)
-            case "instance_ids" if self._retention.keys_days is not None:
-                page = await answers.old_instance_ids(connection, cursor, self._retention.keys_days, limit)
+            case "keys" if keys_days is not None:
+                return Found(page=await answers.old_keys(connection, cursor, keys_days, limit), drop=answers.drop_keys)
+            case "instance_ids" if keys_days is not None:
+                page = await answers.old_instance_ids(connection, cursor, keys_days, limit)
                 return Found(page=page, drop=answers.drop_instance_ids)
         return None
 
