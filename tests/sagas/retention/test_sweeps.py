@@ -17,6 +17,7 @@ from sagas.retention.sweeper import Sweeper
 from tests.sagas.ledger.cutting import Cutter
 from tests.sagas.ledger.world import FLAG, World
 from tests.sagas.retention.world import History
+from tests.waiting import until
 
 KEYS = 12
 MESSAGES_MAX = 80
@@ -80,6 +81,22 @@ async def test_two_that_sweep_at_once_drop_each_effect_once(world: World, histor
         await history.leases.keep()
     assert await gone_and_known(history) == (KEYS, KEYS, KEYS)
     assert await history.value("SELECT dropped_ever FROM sagas.sweeps WHERE what = 'effects'") == KEYS
+
+
+async def test_a_page_that_another_has_dropped_meanwhile_is_not_counted_again(
+    world: World, history: History, pg: Postgres
+) -> None:  # P18
+    await old(world, history)
+    await history.leases.keep()
+    latest = await history.value("SELECT max(id::text)::uuid FROM sagas.effects")
+    async with pg.transaction() as connection:
+        await connection.execute("UPDATE sagas.sweeps SET cursor = $1 WHERE what = 'effects'", latest)
+        late = asyncio.create_task(history.sweeper(page_max=2).round())
+        await until(lambda: history.value("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
+    assert await late, "it looks again"
+    assert await history.value("SELECT cursor FROM sagas.sweeps WHERE what = 'effects'") == latest
+    assert await history.value("SELECT looked FROM sagas.sweeps WHERE what = 'effects'") == 0
+    assert await history.counts("effects") == {"effects": KEYS}
 
 
 async def test_who_does_not_lease_the_first_range_sweeps_nothing(world: World, history: History, pg: Postgres) -> None:  # P18
