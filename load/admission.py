@@ -1,6 +1,6 @@
 """Admission under the fence: 64 callers on one hot flag inside the server, durable, and then with kills in the middle.
 
-    ./run python load/admission.py [--seconds 8] [--kills 200] [--callers 64]
+    ./run python -m load.admission [--seconds 8] [--kills 200] [--callers 64]
 
 Prints effects per second and how long one took, the time from a kill to fenced and to drained meanwhile, and the effects that
 came in after a set was closed, which must be none. The marks are those of performance.md.
@@ -95,8 +95,10 @@ class Load:
         async with self.pg.connection() as connection:
             since: UUID = await connection.fetchval(QUERIES["id_now"])
             begun = time.perf_counter()
-            nothing = [None] * 7
-            await connection.fetchrow(KILLS.kill, ENVIRONMENT, [FLAG], "load", "load", None, "auto", 0.0, {}, *nothing, False)
+            nothing, unseen = [None] * 7, [None] * 3
+            await connection.fetchrow(
+                KILLS.kill, ENVIRONMENT, [FLAG], "load", "load", None, "auto", 0.0, {}, *nothing, False, *unseen
+            )
             fenced_ms = (time.perf_counter() - begun) * 1000
             await connection.execute(QUERIES["barrier"], ENVIRONMENT, FLAG)
             drained_ms = (time.perf_counter() - begun) * 1000

@@ -34,6 +34,7 @@ BODY_BYTES_MAX = 8 * 1024 * 1024
 ANSWER_BYTES_MAX = 1024 * 1024
 VANISHED_SECONDS = 60.0
 KEPT_SECONDS = 86_400.0
+PURGED_MAX = 1_000
 
 log = logging.getLogger("rescind.idempotency")
 Message = MutableMapping[str, Any]
@@ -107,8 +108,10 @@ class Requests:
 
     async def purge(self) -> None:
         """Forget answers older than a day (`runtime.forgetting` calls it)."""
-        async with self._pg.connection() as connection:
-            await connection.execute(QUERIES.purge_requests, KEPT_SECONDS)
+        more = True
+        while more:
+            async with self._pg.connection() as connection:
+                more = len(await connection.fetch(QUERIES.purge_requests, KEPT_SECONDS, PURGED_MAX)) == PURGED_MAX
 
 
 class IdempotencyMiddleware:

@@ -40,6 +40,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     database_connections_max: int = 10
     payload_keys: Ring = NO_KEYS
     """What payloads are sealed with: `ID:BASE64,...`, the first seals, all open; `plain` first seals nothing."""
+    retention_days: int | None = None
+    """For how many days ended history is kept, where a definition does not say; none: for ever."""
+    keys_retention_days: int | None = None
+    """For how many more days a key answers once its history has gone (P9); none: for ever."""
+    audit_retention_days: int | None = None
+    """For how many days at least the audit log is kept; none: for ever."""
     grpc_environment: str | None = None
     """The environment that flagd's two gRPC listeners serve; none: there are no such listeners."""
     grpc_host: str = "127.0.0.1"
@@ -148,6 +154,9 @@ READERS: dict[str, Callable[[str], Any]] = {
     "allowed_origins": _origins,
     "database_connections_max": _number(1, 1000),
     "payload_keys": Ring.read,
+    "retention_days": _number(1, 3_660),
+    "keys_retention_days": _number(400, 36_600),
+    "audit_retention_days": _number(31, 36_600),
     "grpc_environment": str,
     "grpc_host": str,
     "grpc_tls_certificate": _path,

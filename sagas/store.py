@@ -137,6 +137,7 @@ def _recorded(row: Any) -> Recorded:
         lease_left_ms=row["lease_left_ms"],
         start_left_ms=row["start_left_ms"],
         disposition=row["disposition"],
+        is_gone=row["is_gone"],
     )
 
 

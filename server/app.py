@@ -31,6 +31,7 @@ from sagas.http import ledger as ledger_routes
 from sagas.http.environments import Environments
 from sagas.http.instances import InstanceController
 from sagas.http.operations import OperationController
+from sagas.http.retention import RetentionController
 from sagas.http.search import SearchController
 from sagas.http.tasks import TaskController
 from server.http.decisions import DecisionController
@@ -191,10 +192,11 @@ def saga_routers(parts: Parts) -> list[Router]:
     )  # fmt: skip
     ledger = ledger_routes.build(pg=parts.pg, ledger=parts.ledger, verifier=parts.verifier, environments=environments)
     instances = Router(
-        path="/", route_handlers=[InstanceController, SearchController, OperationController],
+        path="/", route_handlers=[InstanceController, SearchController, OperationController, RetentionController],
         dependencies={
             "principal": Provide(anyone), "right": right_of(parts), "instances": given(parts.saga_instances),
             "environments": given(environments), "pg": given(parts.pg), "operations": given(parts.operations),
+            "retention": given(parts.retention),
         },
     )  # fmt: skip
     return [ledger, tasks, instances]

@@ -22,6 +22,7 @@ from runtime.errors import MigrationError
 from runtime.forgetting import Forgetting
 from runtime.idempotency import Requests
 from runtime.migrations import pending
+from runtime.partitions import AuditPartitions
 from runtime.postgres import Postgres
 from runtime.redis import Redis
 from runtime.settings import Settings
@@ -40,6 +41,8 @@ from sagas.instances.operations import Operations
 from sagas.instances.service import Instances as SagaInstances
 from sagas.instances.work import Work
 from sagas.ledger import Ledger
+from sagas.retention.policy import Retention
+from sagas.retention.sweeper import Sweeper
 from sagas.tasks import TaskService
 from server.http.streams import Streams
 from server.migrations import ROOMS
@@ -70,7 +73,8 @@ class Parts:
         self.replicas = Replicas(pg, redis, self.clock)
         self.instances = Instances(pg)
         self.counts = Counts(pg, self.clock)
-        self.forgetting = Forgetting([self.requests.purge, self.counts.forget], self.clock)
+        self.audit_partitions = AuditPartitions(pg, settings.audit_retention_days)
+        self.forgetting = Forgetting([self.requests.purge, self.counts.forget, self.audit_partitions.tend], self.clock)
         self.flags = FlagService(pg, self.replicas, fences.ensure, fences.let_proceed)
         self.imports = Imports(pg, self.replicas, self.flags)
         self.recovery = Recovery(pg, self.replicas, self.clock, self._after_commit)
@@ -93,6 +97,8 @@ class Parts:
         self.operations = Operations(pg)
         self.bulk = Bulk(pg, self.clock, self.engine, self.saga_instances, self.coordinator.leases)
         self.measures = Measures(pg, self.clock, self.coordinator.leases)
+        self.retention = Retention(history_days=settings.retention_days, keys_days=settings.keys_retention_days)
+        self.sweeper = Sweeper(pg, self.clock, self.coordinator.leases, self.retention)
         self.containment = ContainmentWatch(pg, self.clock)
         self.kills = Kills(pg, self.entropy, self.recovery, self._after_commit, self.nudge)
         self.changes = ChangeLists(self.flags, self.kills, self.entropy)
@@ -179,6 +185,7 @@ class Parts:
             starting.append((self.keeper.start, self.keeper.stop))
             starting.append((self.bulk.start, self.bulk.stop))
             starting.append((self.measures.start, self.measures.stop))
+            starting.append((self.sweeper.start, self.sweeper.stop))
         for start, stop in starting:
             await start()
             self._stops.append(stop)

@@ -12,3 +12,16 @@ WHERE
     AND ($3::uuid IS NULL OR id < $3)
 ORDER BY id DESC
 LIMIT $4;
+
+-- name: limit_lock_wait
+SELECT set_config('lock_timeout', $1::text, true);
+
+-- name: make_partition
+SELECT runtime.make_audit_partition_v1($1::integer);
+
+-- name: drop_partition
+SELECT runtime.drop_audit_partition_v1($1::integer);
+
+-- name: rest_holds
+-- Whether entries lie where no partition was made for them.
+SELECT EXISTS (SELECT FROM runtime.audit_rest);

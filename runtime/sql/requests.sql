@@ -25,4 +25,10 @@ WHERE token_id = $1 AND idempotency_key = $2 AND created_at = $3;
 DELETE FROM runtime.requests WHERE token_id = $1 AND idempotency_key = $2 AND created_at = $3 AND status IS NULL;
 
 -- name: purge_requests
-DELETE FROM runtime.requests WHERE created_at < clock_timestamp() - make_interval(secs => $1);
+-- So many at a time: it holds no lock for long.
+DELETE FROM runtime.requests AS r USING (
+    SELECT x.token_id, x.idempotency_key FROM runtime.requests AS x
+    WHERE x.created_at < clock_timestamp() - make_interval(secs => $1) LIMIT $2 FOR UPDATE SKIP LOCKED
+) AS old
+WHERE r.token_id = old.token_id AND r.idempotency_key = old.idempotency_key
+RETURNING 1;

@@ -134,7 +134,10 @@ def covers(rollback: Standing, recorded: Recorded) -> bool:
 
 
 def with_compensation(recorded: Recorded, rollbacks: Sequence[Standing]) -> Recorded:
-    """The record, told what the unfinished rollbacks of its flag will do to it: the strongest word of those that cover it."""
+    """The record, told what the unfinished rollbacks of its flag will do to it: the strongest word of those that cover it.
+    What has gone is in no set."""
+    if recorded.is_gone:
+        return recorded
     words = {_word(rollback) for rollback in rollbacks if covers(rollback, recorded)}
     word = next((word for word in ("due", "held", "none") if word in words), None)
     return msgspec.structs.replace(recorded, compensation=word) if word else recorded
@@ -177,7 +180,8 @@ def _same_place(ask: Ask, fence: Fence, verdict: Verdict, recorded: Recorded) ->
     """A retry that would be undone in another way is an effect of its own: the old one keeps its definition, should it turn out
     to have happened after all (P15)."""
     return (
-        recorded.flag == ask.flag
+        not recorded.is_gone
+        and recorded.flag == ask.flag
         and recorded.is_off == verdict.is_off
         and recorded.epoch == fence.epoch
         and recorded.attributes == ask.attributes

@@ -122,6 +122,8 @@ class Recorded(Struct, frozen=True, kw_only=True):
     start_left_ms: int = 0
     disposition: str | None = None
     """The state of what became of it by a rollback, if it has one."""
+    is_gone: bool = False
+    """Its history has gone by retention: this is what remains of it beside the key, and no rollback undoes it any more."""
     compensation: str | None = None
     """due or held, where an unfinished rollback covers it; none where one does and will not undo it."""
 

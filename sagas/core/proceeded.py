@@ -126,6 +126,8 @@ def place(told: Proceeded, recorded: Recorded | None, known: Mapping[UUID, froze
         return Place(way=Way.NOTHING, effect_id=own)
     if recorded is None:
         return Place(way=Way.FIRST, effect_id=own)
+    if recorded.is_gone:
+        return _beside_remains(told, recorded, own)
     is_closed = keys.standing(recorded) in keys.CLOSED
     is_same = (recorded.effect_id, recorded.flag, recorded.payload_hash) == (name, told.ask.flag, told.ask.payload_hash)
     if is_same and not (is_closed and epoch > recorded.epoch):
@@ -134,3 +136,15 @@ def place(told: Proceeded, recorded: Recorded | None, known: Mapping[UUID, froze
         return Place(way=Way.NOTHING, effect_id=own)
     takes_key = is_closed or recorded.status is Status.FAILED
     return Place(way=Way.NEXT if takes_key else Way.BESIDE, effect_id=own)
+
+
+def _beside_remains(told: Proceeded, recorded: Recorded, own: UUID) -> Place:
+    """Where the key's history has gone: what that told already is no news; anything else is an effect of its own, never under a
+    name that was another's."""
+    name, token = told.report.effect_id, told.report.token
+    if token == recorded.token or told.report.news is News.FAILED:
+        return Place(way=Way.NOTHING, effect_id=own)
+    takes_key = keys.standing(recorded) in keys.CLOSED or recorded.status is Status.FAILED
+    return Place(
+        way=Way.NEXT if takes_key else Way.BESIDE, effect_id=second_id(name, token) if name == recorded.effect_id else own
+    )

@@ -33,7 +33,9 @@ WAITS_MAX = 64
 ARGUMENTS_MAX = 64
 AMOUNT_MAX = 10**15
 """In minor units. What is beyond it is a mistake, or meant to do harm: nobody refunds it by itself."""
-TUNED = ("retry", "timeout_seconds", "heartbeat_timeout_seconds", "pace")
+TUNED = ("retry", "timeout_seconds", "heartbeat_timeout_seconds", "pace", "retention_days")
+RetentionDays = Annotated[int, Meta(ge=1, le=3_660)]
+"""For how long history is kept after its end; null: for as long as the server is told, which by default is for ever."""
 
 
 class Refund(
@@ -234,8 +236,7 @@ class SagaDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ordered_by_subject: bool | Name = False
     """Instances of one subject run one after another, in the order in which they were started; each has to have a subject. A
     name: in one line with those of the saga of that name, and of all that name it."""
-    retention_days: Annotated[int, Meta(ge=1, le=3_660)] | None = None
-    """Known and refused."""
+    retention_days: RetentionDays | None = None
     approve_above: dict[Currency, Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]] = {}
     """In minor units per currency: what is more is given back only once a person agrees, by `retry` (P17)."""
 
@@ -256,6 +257,7 @@ class KindDefinition(_Undoing, frozen=True, kw_only=True, forbid_unknown_fields=
 
     version: Name
     key: Line | None = None
+    retention_days: RetentionDays | None = None
     description: Annotated[str, Meta(max_length=4096)] = ""
 
 

@@ -100,8 +100,6 @@ def not_offered(saga: SagaDefinition) -> Iterator[Fault]:
     if saga.on_kill != "compensate_now":
         detail = "only compensate_now is offered: a kill grants no running instance leave to finish yet"
         yield Fault(pointer="/on_kill", detail=detail, code=NOT_OFFERED)
-    if saga.retention_days is not None:
-        yield Fault(pointer="/retention_days", detail="is not offered yet: instances are kept", code=NOT_OFFERED)
 
 
 def _wait(wait: Wait, at: str, *, is_past: bool) -> Iterator[Fault]:

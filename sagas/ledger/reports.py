@@ -80,7 +80,10 @@ class Reports:
         seconds: list[Second] = []
         arming: list[UUID] = []
         for report in group:
-            effect = effects[report.effect_id]
+            effect = effects.get(report.effect_id)
+            if effect is None:  # its history went between the look and the lock
+                answers.append(_unknown_effect(report))
+                continue
             if not _knows(effect, report.token):
                 answers.append(_unknown_token())
                 continue

@@ -34,7 +34,7 @@ INNER JOIN sagas.effects AS e ON e.environment = i.environment AND e.saga = i.sa
 WHERE i.uid = ANY($1::uuid [])
 
 -- name: insert
--- Those whose id is taken get no row back.
+-- Those whose id is taken get no row back, nor those of which only that they ended is known any more.
 INSERT INTO sagas.instances (
     uid, environment, saga, id, version, flag, variant, is_off, revision_generation, revision, subject, attributes, input,
     input_hash, run_by, lease_seconds, traceparent, started_by)
@@ -48,6 +48,8 @@ FROM unnest(
 ) AS n (
     uid, environment, saga, id, version, flag, variant, is_off, revision_generation, revision, subject, attributes, input,
     input_hash, run_by, lease_seconds, traceparent, started_by)
+WHERE NOT EXISTS (
+    SELECT FROM sagas.instance_remains AS m WHERE m.environment = n.environment AND m.saga = n.saga AND m.id = n.id)
 ORDER BY n.environment, n.saga, n.id
 ON CONFLICT (environment, saga, id) DO NOTHING
 RETURNING uid
@@ -56,6 +58,10 @@ RETURNING uid
 SELECT i.environment, i.saga, i.id, i.uid, i.state, i.input_hash
 FROM unnest($1::text [], $2::text [], $3::text []) AS n (environment, saga, id)
 INNER JOIN sagas.instances AS i ON i.environment = n.environment AND i.saga = n.saga AND i.id = n.id
+UNION ALL
+SELECT m.environment, m.saga, m.id, m.uid, m.state, m.input_hash
+FROM unnest($1::text [], $2::text [], $3::text []) AS n (environment, saga, id)
+INNER JOIN sagas.instance_remains AS m ON m.environment = n.environment AND m.saga = n.saga AND m.id = n.id
 
 -- name: lock
 SELECT i.uid, i.environment, i.saga, i.id, i.version, i.flag, i.variant, i.is_off, i.revision_generation, i.revision, i.subject,
@@ -229,6 +235,9 @@ WHERE e.environment = $1 AND e.status = 'admitted' AND e.lease_until > clock_tim
 -- name: states
 SELECT i.id, i.state, i.result, i.reason, i.error FROM sagas.instances AS i
 WHERE i.environment = $1 AND i.saga = $2 AND i.id = ANY($3::text [])
+UNION ALL
+SELECT m.id, m.state, m.result, m.reason, m.error FROM sagas.instance_remains AS m
+WHERE m.environment = $1 AND m.saga = $2 AND m.id = ANY($3::text [])
 
 -- name: overdue
 -- What asks for a coordinator in its ranges: steps whose lease ran out, processes that fell silent.

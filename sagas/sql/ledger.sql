@@ -20,18 +20,24 @@ INNER JOIN sagas.fences AS f ON f.environment = asked.environment AND f.flag = a
 SELECT flag FROM sagas.fences WHERE environment = $1 AND scope_key = '' ORDER BY flag LIMIT $2
 
 -- name: keys
+-- Of one whose history is gone: what remains beside it.
 SELECT
-    k.environment, k.kind, k.key, k.generation, k.payload_hash,
-    e.id, e.flag, e.is_off, e.epoch, e.attributes, e.status, e.attempt, e.token, e.begun, e.tombstoned, e.undone, e.result,
-    e.saga, e.saga_instance, e.step, e.saga_version, e.kind_version, e.subject, e.revision_generation, e.revision,
-    e.admitted_at,
-    (extract(EPOCH FROM e.lease_until - clock_timestamp()) * 1000)::bigint AS lease_left_ms,
-    (extract(EPOCH FROM e.start_until - clock_timestamp()) * 1000)::bigint AS start_left_ms,
-    d.state AS disposition
+    k.environment, k.kind, k.key, k.generation, k.payload_hash, e.id IS NULL AS is_gone,
+    coalesce(e.id, m.id) AS id, coalesce(e.flag, m.flag) AS flag, coalesce(e.is_off, m.is_off) AS is_off,
+    coalesce(e.epoch, m.epoch) AS epoch, coalesce(e.attributes, '{}') AS attributes, coalesce(e.status, m.status) AS status,
+    coalesce(e.attempt, m.attempt) AS attempt, coalesce(e.token, m.token) AS token, coalesce(e.begun, true) AS begun,
+    coalesce(e.tombstoned, m.tombstoned) AS tombstoned, coalesce(e.undone, false) AS undone, coalesce(e.result, m.result) AS result,
+    e.saga, e.saga_instance, e.step, e.saga_version, e.kind_version, e.subject, coalesce(e.revision_generation, 0) AS revision_generation,
+    coalesce(e.revision, 0) AS revision, e.admitted_at,
+    coalesce((extract(EPOCH FROM e.lease_until - clock_timestamp()) * 1000)::bigint, 0) AS lease_left_ms,
+    coalesce((extract(EPOCH FROM e.start_until - clock_timestamp()) * 1000)::bigint, 0) AS start_left_ms,
+    CASE WHEN e.id IS NULL THEN m.disposition ELSE d.state END AS disposition
 FROM unnest($1::text [], $2::text [], $3::text []) AS asked (environment, kind, key)
 INNER JOIN sagas.keys AS k ON k.environment = asked.environment AND k.kind = asked.kind AND k.key = asked.key
-INNER JOIN sagas.effects AS e ON e.id = k.effect_id
+LEFT JOIN sagas.effects AS e ON e.id = k.effect_id
+LEFT JOIN sagas.remains AS m ON m.id = k.effect_id
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
+WHERE e.id IS NOT NULL OR m.id IS NOT NULL
 
 -- name: lock_keys
 -- In one order, so that two groups never wait for each other; what is decided on them is read after it.

@@ -92,7 +92,10 @@ GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 -- Not while an instance may hold records of effects that were begun without the server.
 UPDATE sagas.rollbacks AS r SET
     state = 'settled', settled_at = coalesce(settled_at, clock_timestamp()),
-    settled_sums = $3::jsonb || jsonb_build_object('as_of', clock_timestamp()),
+    settled_sums = $3::jsonb || jsonb_build_object('as_of', clock_timestamp())
+        -- beside what had gone by retention before it was opened again
+        || coalesce((SELECT jsonb_build_object('gone', sum(g.number)) FROM sagas.gone AS g
+                     WHERE g.rollback_id = r.id HAVING count(*) > 0), '{}'),
     whole_at = coalesce($4::timestamptz, drained_at)
 WHERE r.id = $1 AND r.version = $2 AND r.state IN ('compensating', 'waiting', 'paused') AND NOT sagas.is_held_open(r)
 RETURNING r.id

@@ -178,10 +178,12 @@ class Saga:
         description: str = "",
         approve_above: dict[str, int] | None = None,
         ordered_by_subject: bool | str = False,
+        retention_days: int | None = None,
     ) -> None:
         """`approve_above`: in minor units per currency; what is more is given back only once a person agrees.
 
         `ordered_by_subject`: instances of one subject run one after another; a name puts them in one line with that saga's.
+        `retention_days`: for how long what was done is kept after an instance's end; left out, the server's own holds.
         """
         self.name = name
         self.version = version
@@ -189,6 +191,7 @@ class Saga:
         self.description = description
         self.approve_above = approve_above
         self.ordered_by_subject = ordered_by_subject
+        self.retention_days = retention_days
         self.steps: dict[str, Step[..., Any]] = {}
         self._waits: list[dict[str, Any]] = []
 
@@ -288,6 +291,8 @@ class Saga:
             document["approve_above"] = self.approve_above
         if self.ordered_by_subject:
             document["ordered_by_subject"] = self.ordered_by_subject
+        if self.retention_days is not None:
+            document["retention_days"] = self.retention_days
         return document | ({"description": self.description} if self.description else {})
 
     def _add(self, step: Step[..., Any]) -> None:

@@ -59,6 +59,8 @@ class Preview(Struct, frozen=True, kw_only=True):
     """Its effects go on without the server (`on_unreachable: proceed`), or once did."""
     proceeded: int | None = None
     """How many of its effects did so, of those that are on record; null as `effects`."""
+    history_gone_until: datetime | None = None
+    """Effects admitted up to then have gone by retention, of those asked for: they cannot be undone any more."""
     unknown: list[str]
     """What this preview does not know, or what a person should know first, in sentences."""
     as_of: datetime
@@ -77,6 +79,8 @@ class Previews:
             if found is None:
                 known = [row[0] for row in await connection.fetch(KILLS.flags, environment)]
                 raise unknown_flag(flag, environment, known)
+            generation, n = (since.revision.generation, since.revision.n) if since.revision else (None, None)
+            horizon = await connection.fetchrow(QUERIES.horizon, environment, flag, since.at, generation, n)
             services = await connection.fetch(QUERIES.instances, environment, LIVE_SECONDS, SILENT_SECONDS)
             workers = {
                 (row[0], row[1], row[2]) for row in await connection.fetch(QUERIES.workers, environment, WORKER_LIVE_SECONDS)
@@ -88,12 +92,15 @@ class Previews:
             unknown.append(f"whether {silent} silent instances still run")
         if found["proceeds"]:
             unknown.append("what instances did without the server and have not delivered: the flag lets them proceed")
+        if horizon["number"]:
+            unknown.append(gone_sentence(horizon["number"], horizon["gone_until"]))
         return Preview(
             flag=flag, environment=environment, off_variant=found["off_variant"], epoch=found["epoch"],
             archived=found["archived_at"] is not None, standing=found["standing"] or [],
             services={row["service"]: PreviewService(instances=row["number"], silent=row["silent"]) for row in services},
             effects=None if rows is None else kinds_of(rows),
             proceeds=found["proceeds"], proceeded=None if rows is None else sum(row["proceeded"] for row in rows),
+            history_gone_until=horizon["gone_until"],
             unknown=unknown + cannot_be_undone(rows or [], workers), as_of=found["as_of"],
         )  # fmt: skip
 
@@ -105,6 +112,16 @@ class Previews:
                 return list(await connection.fetch(QUERIES.effects, environment, flag, since.at, generation, n, scope))
         except asyncpg.QueryCanceledError:
             return None
+
+
+def gone_sentence(number: int, until: datetime) -> str:
+    """What is said of history that has gone.
+
+    >>> gone_sentence(2, datetime.fromisoformat("2026-01-31T12:00:00+00:00"))
+    'up to 2 effects admitted until 2026-01-31T12:00:00+00:00: their history has gone by retention, and they cannot be undone'
+    """
+    when = until.isoformat(timespec="seconds")
+    return f"up to {number} effects admitted until {when}: their history has gone by retention, and they cannot be undone"
 
 
 def kinds_of(rows: Sequence[Any]) -> dict[str, PreviewKind]:

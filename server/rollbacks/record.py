@@ -65,6 +65,10 @@ class RollbackFlag(Struct, frozen=True, kw_only=True):
     since_revision: str | None
     closed_at: datetime | None
     lifted_at: datetime | None
+    history_gone_until: datetime | None = None
+    """Effects admitted up to then had gone by retention, of those it asked for: they are in no set, and are not undone."""
+    history_gone_count: int = 0
+    """How many at most."""
 
 
 class InstanceState(Struct, frozen=True, kw_only=True):
@@ -154,6 +158,8 @@ class RollbackRecord(Struct, frozen=True, kw_only=True):
     """Where a flag of it lets effects go on without the server."""
     standby: Standby | None = None
     """Whether the synchronous standby had its last kill when that was answered; null where there is none."""
+    gone: int = 0
+    """Of its effects, those of which only the sums in `counts` are left: their history has gone by retention since."""
 
 
 async def load(connection: asyncpg.Connection, rollback_id: UUID) -> RollbackRecord | None:
@@ -171,6 +177,7 @@ async def load(connection: asyncpg.Connection, rollback_id: UUID) -> RollbackRec
         retrying=await retries.load(connection, rollback_id),
         proceeding=proceeding,
         standby=await standby.load(connection, rollback_id),
+        gone=await connection.fetchval(QUERIES.gone, rollback_id),
     )
 
 
@@ -301,6 +308,8 @@ def _flag(row: asyncpg.Record) -> RollbackFlag:
         since_revision=None if revision is None else str(Revision(row["since_generation"] or 0, revision)),
         closed_at=row["closed_at"],
         lifted_at=row["lifted_at"],
+        history_gone_until=row["history_gone_until"],
+        history_gone_count=row["history_gone_count"],
     )
 
 

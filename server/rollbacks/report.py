@@ -191,10 +191,11 @@ def timeline_of(found: RollbackRecord) -> list[Moment]:
 
 
 def sum_of(found: RollbackRecord, ledger: settlement.Sums) -> Sum:
-    """The equation over all kinds. It adds up when both sides are equal and nothing is missing or extra."""
+    """The equation over all kinds. It adds up when both sides are equal and nothing is missing or extra. What has gone since
+    by retention stands on both sides as it ended."""
     kinds: Sequence[KindCounts] = list((found.counts or {}).values())
     parts = {state: sum(getattr(kind, state) for kind in kinds) for state in STATES}
-    total = sum(kind.admitted for kind in ledger.kinds)
+    total = sum(kind.admitted for kind in ledger.kinds) + found.gone
     unwritten = total - sum(parts.values())
     is_open = found.outcome is not None
     missing = 0 if is_open else ledger.missing_count

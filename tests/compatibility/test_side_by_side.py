@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from runtime.embedded import EmbeddedPostgres, EmbeddedValkey
+from runtime.postgres import Postgres
 from tests.compatibility.conftest import StartService
 from tests.compatibility.releases import TODAY, Version
 from tests.compatibility.systems import Server, Service, Site, admin_token, database_of, migrate
+from tests.sagas.retention.world import History
 from tests.server.partner import Partner, listening_partner
 from tests.waiting import until
 
@@ -39,6 +41,11 @@ class Pair:
         old = self.start(last).wait_ready()
         migrate(TODAY, database_url, "--phase", "pre")
         self.servers = [old, self.start(TODAY).wait_ready()]
+
+    @property
+    def database_url(self) -> str:
+        """Of the database that they share."""
+        return self._urls[0]
 
     def start(self, version: Version) -> Server:
         """One more server."""
@@ -139,6 +146,25 @@ async def test_an_effect_admitted_at_one_is_known_at_the_other(first: int, sites
     for site in sites:
         (replayed,) = await site.admit("capture:1")
         assert (replayed["outcome"], replayed["result"]) == ("replayed", {"id": admitted["effect_id"]})
+
+
+async def test_a_key_whose_history_has_gone_is_acted_under_at_neither(both: Pair, sites: list[Site]) -> None:  # P9
+    """Today's server answers from what remains; the last release knows the key, finds nothing beside it, and admits nobody."""
+    (admitted,) = await sites[OLD].admit("capture:old")
+    await sites[OLD].succeed(admitted)
+    pg = await Postgres.open(both.database_url, application_name="tests", size_max=1)
+    try:
+        history = History(pg)
+        await history.age()
+        await history.drop()
+    finally:
+        await pg.close()
+    (replayed,) = await sites[NEW].admit("capture:old")
+    assert (replayed["outcome"], replayed["result"]) == ("replayed", {"id": admitted["effect_id"]})
+    with pytest.raises(AssertionError, match='"status":503'):
+        await sites[OLD].admit("capture:old")
+    (fresh,) = await sites[OLD].admit("capture:fresh")
+    assert fresh["outcome"] == "admitted"
 
 
 @EITHER

@@ -18,6 +18,7 @@ YAML = """
 saga: order
 version: "2"
 flag: checkout.new-flow
+retention_days: 90
 steps:
   - name: reserve
     kind: stock.reserve
@@ -53,7 +54,7 @@ waits:
 
 
 def declared() -> rescind.Saga:
-    order = rescind.Saga("order", version="2", flag="checkout.new-flow")
+    order = rescind.Saga("order", version="2", flag="checkout.new-flow", retention_days=90)
 
     @order.step(kind="stock.reserve", key="reserve:{order_id}")
     async def reserve(order_id: str, items: list[str], *, note: str = "") -> dict[str, Any]:

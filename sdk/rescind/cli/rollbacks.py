@@ -101,6 +101,15 @@ def show_report(session: Session, found: dict[str, Any]) -> None:
     out.print(timeline)
     if (record.get("standby") or {}).get("confirmed") is False:
         out.print("  [yellow]only PostgreSQL's primary had it:[/] the synchronous standby did not confirm the kill")
+    for flag in record["flags"]:
+        if flag.get("history_gone_until"):
+            number, until = flag["history_gone_count"], instant(flag["history_gone_until"])
+            out.print(
+                f"  [yellow]not undone:[/] up to {number} effects of {escape(flag['flag'])} admitted until {until} had gone by "
+                "retention before the kill"
+            )
+    if record.get("gone"):
+        out.print(f"  {record['gone']} of the effects have gone by retention since: their sums are kept")
     for instance in (record["containment"] or {}).get("unconfirmed", []):
         out.print(f"  [yellow]not confirmed:[/] {escape(instance['service'])} {escape(instance['instance'])}")
     if record["counts"]:

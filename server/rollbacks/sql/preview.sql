@@ -13,6 +13,15 @@ SELECT clock_timestamp() AS as_of, f.key, f.off_variant, f.epoch, f.archived_at,
      WHERE k.environment = f.environment AND k.flag = f.key AND k.lifted_at IS NULL) AS standing
 FROM flagd.flags AS f WHERE f.environment = $1 AND f.key = $2
 
+-- name: horizon
+-- History that a kill of this flag would have named, since an instant or a revision, and that has gone by retention.
+SELECT max(h.admitted_at) AS gone_until, coalesce(sum(h.number), 0)::bigint AS number
+FROM sagas.horizons AS h
+WHERE h.environment = $1 AND h.flag = $2 AND h.admitted_at >= coalesce(
+    $3::timestamptz,
+    (SELECT v.committed_at FROM flagd.revisions AS v WHERE v.environment = $1 AND v.generation = $4::bigint AND v.revision = $5::bigint),
+    '-infinity')
+
 -- name: instances
 SELECT i.service, count(*) AS number,
     count(*) FILTER (WHERE i.seen_at < clock_timestamp() - make_interval(secs => $3::double precision)) AS silent

@@ -19,8 +19,20 @@ SELECT r.id::text FROM sagas.rollbacks AS r WHERE r.carries = 'kill' AND ($1::te
 -- name: flags
 SELECT f.rollback_id, f.flag, f.scope, f.closes_epoch, f.since_at, f.since_generation, f.since_revision, f.closed_at,
     (SELECT max(k.lifted_at) FROM flagd.kills AS k
-     WHERE k.rollback_id = f.rollback_id AND k.flag = f.flag AND k.scope = f.scope) AS lifted_at
-FROM sagas.rollback_flags AS f WHERE f.rollback_id = ANY($1::uuid []) ORDER BY f.flag, f.scope_key
+     WHERE k.rollback_id = f.rollback_id AND k.flag = f.flag AND k.scope = f.scope) AS lifted_at,
+    h.gone_until AS history_gone_until, coalesce(h.number, 0) AS history_gone_count
+FROM sagas.rollback_flags AS f
+-- history that had gone by retention before the set was closed; while a rollback is open none of its flag's goes
+CROSS JOIN LATERAL (
+    SELECT max(x.admitted_at) AS gone_until, sum(x.number)::bigint AS number FROM sagas.horizons AS x
+    WHERE x.environment = f.environment AND x.flag = f.flag AND x.first_gone_at < coalesce(f.closed_at, 'infinity')
+        AND x.admitted_at >= coalesce(
+            f.since_at,
+            (SELECT v.committed_at FROM flagd.revisions AS v
+             WHERE v.environment = f.environment AND v.generation = f.since_generation AND v.revision = f.since_revision),
+            '-infinity')
+) AS h
+WHERE f.rollback_id = ANY($1::uuid []) ORDER BY f.flag, f.scope_key
 
 -- name: counts
 SELECT coalesce(d.kind, e.kind) AS kind, coalesce(d.state, 'pending') AS state, d.currency,
@@ -31,6 +43,14 @@ LEFT JOIN sagas.dispositions AS d ON d.effect_id = m.effect_id
 LEFT JOIN sagas.effects AS e ON e.id = m.effect_id AND d.effect_id IS NULL
 WHERE m.rollback_id = $1
 GROUP BY 1, 2, 3, 4
+UNION ALL
+-- and of those whose history has gone since
+SELECT g.kind, g.state, nullif(g.currency, ''), NULL, g.number, CASE WHEN g.currency <> '' THEN g.amount_minor::bigint END,
+    CASE WHEN g.currency = '' THEN g.number ELSE 0 END
+FROM sagas.gone AS g WHERE g.rollback_id = $1
+
+-- name: gone
+SELECT coalesce(sum(g.number), 0)::bigint FROM sagas.gone AS g WHERE g.rollback_id = $1
 
 -- name: containment
 -- One row per instance that was alive at the kill, with how and when it came to know. Silent for longer than $2 seconds before

@@ -145,7 +145,6 @@ def test_every_fault_of_the_waits_is_named() -> None:
         ({"on_kill": "finish"}, "/on_kill"),
         ({"on_kill": "finish_then_compensate"}, "/on_kill"),
         ({"on_kill": "ignore"}, "/on_kill"),
-        ({"retention_days": 30}, "/retention_days"),
     ],
 )
 def test_what_is_known_of_a_saga_and_not_obeyed_yet_is_refused(said: dict[str, Any], pointer: str) -> None:
@@ -169,6 +168,16 @@ def test_what_is_known_of_a_saga_and_not_obeyed_yet_is_refused(said: dict[str, A
 )
 def test_what_a_step_cannot_be_is_refused_where_it_stands(said: dict[str, Any], pointer: str, code: str) -> None:
     assert codes(saga(step("a", **said))) == {pointer: code}
+
+
+def test_retention_is_said_in_days_and_tuned_under_the_same_version() -> None:  # P15
+    kept = saga(step("a"), retention_days=90)
+    assert check(kept) == []
+    kind = {"kind": "k", "version": "1", "compensation": {"executor": "worker"}}
+    assert check({**kind, "retention_days": 3_660}) == []
+    meanings = {semantics_hash(read(one)) for one in (kept, saga(step("a")), saga(step("a"), retention_days=7))}
+    assert len(meanings) == 1
+    assert codes(saga(step("a"), retention_days=0)) == {"/retention_days": "invalid"}
 
 
 def test_the_defaults_of_what_is_not_offered_may_be_written() -> None:

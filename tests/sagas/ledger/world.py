@@ -41,12 +41,16 @@ class World:
     async def open(cls, pg: Postgres, **parts: Any) -> World:
         """A world with its two flags and a running ledger."""
         world = cls(pg, Ledger(pg, Clock(), Entropy(), **parts))
-        async with pg.transaction() as connection:
-            await connection.execute("INSERT INTO flagd.environments (name) VALUES ($1) ON CONFLICT DO NOTHING", ENVIRONMENT)
-        await world.put_flag(FLAG)
-        await world.put_flag(OTHER_FLAG)
-        await world.ledger.start()
+        await world.prepare()
         return world
+
+    async def prepare(self) -> None:
+        """Its environment and flags, and start the ledger."""
+        async with self.pg.transaction() as connection:
+            await connection.execute("INSERT INTO flagd.environments (name) VALUES ($1) ON CONFLICT DO NOTHING", ENVIRONMENT)
+        await self.put_flag(FLAG)
+        await self.put_flag(OTHER_FLAG)
+        await self.ledger.start()
 
     async def close(self) -> None:
         """Stop the ledger."""
