@@ -98,6 +98,8 @@ class StepFact(Struct, frozen=True, kw_only=True):
     """trying again does not help; in doubt with that, an earlier attempt may have acted"""
     is_leased: bool = False
     """its lease has not run out"""
+    given_back: bool = False
+    """its last attempt never began, and does not count"""
     since_first_seconds: float = 0.0
     queued: bool = False
     looking: Literal["not", "asked", "in_vain"] = "not"
@@ -333,7 +335,7 @@ def _became(terms: StepTerms, facts: Facts, chance: float) -> News:
 def _again(terms: StepTerms, fact: StepFact, base: int, *, is_queued: bool, chance: float) -> News:
     """A try that came to nothing, or to doubt under a key that is recognised. A person's retry counts attempts anew, and asks
     for no age."""
-    attempt, is_doubt = fact.attempt - base, fact.status != "failed"
+    attempt, is_doubt = fact.attempt - base - fact.given_back, fact.status != "failed"
     delay = 0.0 if is_queued else _delay(terms, attempt, chance)
     if fact.is_final:
         why = Why.FAILED
@@ -367,7 +369,7 @@ def _doubt(terms: StepTerms, fact: StepFact) -> News:
 
 def _delay(terms: StepTerms, attempt: int, chance: float) -> float:
     return delay_seconds(
-        attempt, first_seconds=terms.first_seconds, factor=terms.factor, cap_seconds=terms.cap_seconds, chance=chance
+        max(1, attempt), first_seconds=terms.first_seconds, factor=terms.factor, cap_seconds=terms.cap_seconds, chance=chance
     )
 
 

@@ -1,7 +1,8 @@
 """Admission of steps, under the locks that the turn holds: the fence's word first, then the effect and its key (P8, P9, P10).
 
 A step that is tried again stays the same effect, under the same key, as long as its flag's epoch is the one that admitted it;
-what failed under an earlier one is followed by a generation of its own. A key that is something else's is never acted under.
+what failed under an earlier one, closed by its kill or not, is followed by a generation of its own (hazard 4). A key that is
+something else's is never acted under.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Admitted(Struct, frozen=True, kw_only=True):
 
 
 class Killed(Struct, frozen=True):
-    """The fence does not let it in, and never will."""
+    """The fence does not let it in."""
+
+    rollback_id: UUID | None = None
 
 
 class InUse(Struct, frozen=True, kw_only=True):
@@ -77,15 +80,16 @@ async def admit(
         fence = fences.get((ask.environment, ask.flag))
         verdict = None if fence is None else _verdict(wish, ask, fence, fences)
         if fence is None or verdict is None or verdict.is_dead:
+            answers[index] = Killed(None if verdict is None else verdict.rollback_id)
             continue
         before = wish.known.by_step.get(wish.step.name)
         if before is None:
             new[index] = _new(ask, fence, verdict.is_off, 1, entropy)
-        elif before["tombstoned"]:
-            continue
         elif before["status"] == "failed" and before["epoch"] != fence.epoch:
             new[index] = _new(ask, fence, verdict.is_off, before["generation"] + 1, entropy)
             closing.append(before["id"])
+        elif before["tombstoned"]:
+            continue
         else:
             again[index] = _again(ask, before, entropy)
     if closing:

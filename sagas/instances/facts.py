@@ -10,6 +10,7 @@ from asyncpg import Record
 from msgspec import Struct
 
 from runtime.postgres import Connection
+from sagas.core.effects import GIVEN_BACK_CODE
 from sagas.core.instances import Facts, StepFact
 from sagas.instances.rows import QUERIES
 
@@ -28,16 +29,13 @@ class Known(Struct, frozen=True, kw_only=True):
     facts: Facts
     is_watched: bool = False
     """Whether a coordinator looks at it."""
+    is_lifted: bool = False
+    """Whether a kill had stopped it, and it goes on now."""
 
     @property
     def results(self) -> dict[str, Any]:
         """What the steps that succeeded gave back."""
         return {step: effect["result"] for step, effect in self.by_step.items() if effect["status"] == "succeeded"}
-
-    @property
-    def is_claimed(self) -> bool:
-        """Whether the rollback of a kill has taken something of it."""
-        return any(effect["carries"] == "kill" for effect in self.effects)
 
 
 async def load(connection: Connection, rows: Sequence[Mapping[str, Any]], new: frozenset[UUID]) -> list[Known]:
@@ -98,6 +96,7 @@ def _step(effect: Record, earlier: int) -> StepFact:
         attempt=effect["attempt"] + earlier,
         is_final=isinstance(error, dict) and error.get("final") is True,
         is_leased=effect["is_leased"],
+        given_back=isinstance(error, dict) and error.get("code") == GIVEN_BACK_CODE,
         since_first_seconds=max(0.0, effect["since_first_seconds"]),
         looking="in_vain",
     )

@@ -1,5 +1,6 @@
 """What only time can say, in the ranges that this process's coordinator leases (P18): steps whose leases ran out, processes
-that fell silent, waits that have passed, undoings that have ended. It is read from rows: whoever holds a range goes on.
+that fell silent, waits that have passed, undoings that have ended, lifts of flags whose kills had stopped instances. It is read
+from rows: whoever holds a range goes on.
 """
 
 from __future__ import annotations
@@ -83,28 +84,33 @@ class Keeper:
             overdue = await connection.fetch(QUERIES.overdue, held, PAGE)
             passed = await connection.fetch(QUERIES.passed, held, PAGE)
             ended = await connection.fetch(QUERIES.being_undone, held, PAGE)
-        for number in sorted({row["range"] for row in [*overdue, *passed, *ended]}):
+            lifted = await connection.fetch(QUERIES.lifted, held, PAGE)
+        for number in sorted({row["range"] for row in [*overdue, *passed, *ended, *lifted]}):
             try:
-                await self._go_on(number, _of(overdue, number), _of(passed, number))
+                await self._go_on(number, _of(overdue, number), _of(passed, number), _of(lifted, number))
                 await self._conclude(number, _of(ended, number))
             except (LeaseLost, *AGAIN):
                 continue
-        return max(len(overdue), len(passed), len(ended)) == PAGE
+        return max(len(overdue), len(passed), len(ended), len(lifted)) == PAGE
 
-    async def _go_on(self, number: int, overdue: Sequence[Record], passed: Sequence[Record]) -> None:
-        if not overdue and not passed:
+    async def _go_on(self, number: int, overdue: Sequence[Record], passed: Sequence[Record], lifted: Sequence[Record]) -> None:
+        if not overdue and not passed and not lifted:
             return
         turn = Turn(
             uids=[row["uid"] for row in overdue if row["is_out"]],
             silent=[row["uid"] for row in overdue if row["is_silent"]],
             passed=[(row["uid"], row["name"]) for row in passed],
         )
+        by_flag: dict[str, list[UUID]] = {}
+        for row in lifted:
+            by_flag.setdefault(row["flag"], []).append(row["uid"])
+        turns = [turn, *(Turn(uids=uids) for uids in by_flag.values())]
 
         async def fence(connection: Connection) -> None:
             await self._leases.fence(connection, number)
 
         async with self._pg.connection() as connection:
-            await self._engine.flush(connection, [turn], lock=fence)
+            await self._engine.flush(connection, turns, lock=fence)
 
     async def _conclude(self, number: int, ended: Sequence[Record]) -> None:
         """Say how undoings stand: ended, waiting for a person, or going on again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +27,8 @@ class Writes:
         self._changes: list[tuple[Any, ...]] = []
         self._lays: list[Mapping[str, Any]] = []
         self._cleared: list[UUID] = []
+        self._kept: list[tuple[UUID, str]] = []
+        self._stops: dict[UUID, Sequence[tuple[str, str, int]]] = {}
         self._adopted: list[UUID] = []
         self._watched: list[UUID] = []
         self._unwatched: list[UUID] = []
@@ -53,8 +55,14 @@ class Writes:
         """Append a fact."""
         self._facts.append((uid, fact, name, plain(detail), by_whom, reason))
 
-    def change(self, row: Mapping[str, Any], *, is_watched: bool, watch: bool, clear: bool, **new: Any) -> None:
-        """Write where the instance stands now, as far as it differs from its row."""
+    def stop(self, uid: UUID, places: Sequence[tuple[str, str, int]]) -> None:
+        """A kill stopped it: found once one of these (environment, flag, epoch) is open later; empty: never more."""
+        self._stops[uid] = places
+
+    def change(
+        self, row: Mapping[str, Any], *, is_watched: bool, watch: bool, clear: bool, keep: Sequence[str] = (), **new: Any
+    ) -> None:
+        """Write where the instance stands now, as far as it differs from its row. `keep`: waits that are not cleared."""
         uid = row["uid"]
         taken_over = new.pop("taken_over", False)
         result = new.pop("result", None)
@@ -70,6 +78,7 @@ class Writes:
             self._lays.append(row)
         if clear:
             self._cleared.append(uid)
+            self._kept += [(uid, name) for name in keep]
         if taken_over:
             self._adopted.append(uid)
         if watch != is_watched:
@@ -91,7 +100,7 @@ class Writes:
         if self._adopted:
             await connection.execute(QUERIES.adopt, self._adopted)
         if self._cleared:
-            await connection.execute(QUERIES.clear, self._cleared)
+            await connection.execute(QUERIES.clear, self._cleared, *columns(self._kept, 2))
         if self._queue:
             await connection.execute(QUERIES.queue, *columns(self._queue, 7))
         if self._waits:
@@ -102,10 +111,18 @@ class Writes:
             await connection.execute(QUERIES.unwatch, self._unwatched)
         if self._changes:
             await connection.execute(QUERIES.change, *columns(self._changes, 8))
+        if self._stops:
+            await self._stop(connection)
         if self._lays:
             await self._lay(connection)
         if self.rings:
             await connection.execute(QUERIES.ring)
+
+    async def _stop(self, connection: Connection) -> None:
+        await connection.execute(QUERIES.let_go, list(self._stops))
+        rows = [(uid, *place) for uid, places in self._stops.items() for place in places]
+        if rows:
+            await connection.execute(QUERIES.stop, *columns(rows, 4))
 
     async def _lay(self, connection: Connection) -> None:
         """Hand the undoing to the standing rollbacks, one per environment and range."""

@@ -93,7 +93,7 @@ SELECT n.uid, n.facts, n.waits, n.queued, n.is_watched,
     e.tombstoned, e.result, e.error, e.lease_until > clock_timestamp() AS is_leased,
     extract(EPOCH FROM clock_timestamp()
         - CASE WHEN e.attempt > 1 THEN uuid_extract_timestamp(e.id) ELSE e.admitted_at END)::double precision AS since_first_seconds,
-    d.state AS disposition, r.carries
+    e.admitted_at, e.revision_generation, e.revision, d.state AS disposition, r.carries, d.rollback_id
 FROM said AS n
 LEFT JOIN sagas.effects AS e
     ON e.environment = n.environment AND e.saga = n.saga AND e.saga_instance = n.id AND e.saga_instance IS NOT NULL
@@ -133,11 +133,57 @@ FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text [], $5::text [], $6:
     AS n (uid, fact, name, detail, by_whom, reason)
 
 -- name: clear
--- Nothing waits and nothing lies ready of what goes forward no more.
+-- Nothing lies ready of what goes forward no more, and nothing waits but what is named.
 WITH unqueued AS (
     DELETE FROM sagas.ready AS r WHERE r.uid = ANY($1::uuid [])
 )
 DELETE FROM sagas.waits AS w WHERE w.uid = ANY($1::uuid [])
+    AND NOT EXISTS (SELECT FROM unnest($2::uuid [], $3::text []) AS k (uid, name) WHERE k.uid = w.uid AND k.name = w.name)
+
+-- name: let_go
+DELETE FROM sagas.stopped AS s WHERE s.uid = ANY($1::uuid [])
+
+-- name: stop
+-- To be looked at again once one of these flags is open under a later epoch.
+INSERT INTO sagas.stopped (range, environment, flag, epoch, uid)
+SELECT sagas.lease_range(n.uid), n.environment, n.flag, n.epoch, n.uid
+FROM unnest($1::uuid [], $2::text [], $3::text [], $4::bigint []) AS n (uid, environment, flag, epoch)
+ORDER BY n.uid, n.flag
+ON CONFLICT DO NOTHING
+
+-- name: lifted
+-- Instances of these ranges that a kill stopped and whose flag is open again: from one flag to the next by the key, however many each has.
+SELECT x.range, x.uid, x.flag
+FROM unnest($1::smallint []) AS h (range)
+CROSS JOIN LATERAL (
+    WITH RECURSIVE places AS (
+        (SELECT s.environment, s.flag FROM sagas.stopped AS s WHERE s.range = h.range ORDER BY s.environment, s.flag LIMIT 1)
+        UNION ALL
+        SELECT n.environment, n.flag
+        FROM places AS p
+        CROSS JOIN LATERAL (
+            SELECT s.environment, s.flag FROM sagas.stopped AS s
+            WHERE s.range = h.range AND (s.environment, s.flag) > (p.environment, p.flag)
+            ORDER BY s.environment, s.flag LIMIT 1
+        ) AS n
+    )
+    SELECT h.range, y.uid, p.flag
+    FROM places AS p
+    INNER JOIN sagas.fences AS f ON f.environment = p.environment AND f.flag = p.flag AND f.scope_key = '' AND NOT f.closed
+    CROSS JOIN LATERAL (
+        SELECT s.uid FROM sagas.stopped AS s
+        WHERE s.range = h.range AND s.environment = p.environment AND s.flag = p.flag AND s.epoch < f.epoch
+        ORDER BY s.epoch, s.uid LIMIT $2
+    ) AS y
+    LIMIT $2
+) AS x
+LIMIT $2
+
+-- name: openings
+SELECT o.environment, o.flag, o.epoch, o.generation, o.revision, o.by_whom, o.reason
+FROM unnest($1::text [], $2::text [], $3::bigint []) AS n (environment, flag, epoch)
+INNER JOIN sagas.openings AS o ON o.environment = n.environment AND o.flag = n.flag AND o.epoch = n.epoch
+ORDER BY o.at
 
 -- name: watch
 INSERT INTO sagas.moving (range, uid) SELECT sagas.lease_range(u.uid), u.uid FROM unnest($1::uuid []) AS u (uid)

@@ -8,7 +8,7 @@ SELECT * FROM rollbacks.kill_v2(
     $17::bigint, $18::bigint, $19::jsonb)
 
 -- name: lift
-SELECT * FROM rollbacks.lift_v1($1::text, $2::text, $3::text, $4::text, $5::integer, $6::boolean)
+SELECT * FROM rollbacks.lift_v2($1::text, $2::text, $3::text, $4::text, $5::integer, $6::boolean)
 
 -- name: fenced
 -- The instant after the commit, which no admission of the old epoch precedes; lost in a crash it is the kill's own, a little earlier.
