@@ -198,7 +198,7 @@ async def test_what_is_said_to_it_while_it_is_stopped_is_kept(world: World, serv
     await world.know()
     await server.begin("o1")
     await server.begin("o2")
-    until_then = await world.value("SELECT max(at) FROM sagas.waits")
+    until_then = await world.value("SELECT min(at) FROM sagas.waits")
     await world.kill_flags()
     for name in ("o1", "o2"):
         await server.say(name, "pause")
@@ -209,7 +209,7 @@ async def test_what_is_said_to_it_while_it_is_stopped_is_kept(world: World, serv
     assert (await server.say("o2", "cancel")).changed
     await world.lift_flag()
     await until(lambda: is_running(world))
-    assert await world.value("SELECT max(at) FROM sagas.waits") == until_then
+    assert await world.value("SELECT min(at) FROM sagas.waits") == until_then
     await world.run("UPDATE sagas.waits SET at = clock_timestamp()")
     assert await server.act() == ["reserve"]
     assert (await server.ended("o2"))[0] == "undone"

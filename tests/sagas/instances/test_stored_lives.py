@@ -38,7 +38,7 @@ EVENT = {"name": "paid", "before": "confirm", "event": True}
 FORGET = """
 TRUNCATE sagas.instances, sagas.facts, sagas.ready, sagas.waits, sagas.moving, sagas.effects, sagas.keys, sagas.dispositions,
     sagas.members, sagas.late, sagas.attempts, sagas.compensations, sagas.rollbacks, sagas.rollback_flags, sagas.subjects,
-    sagas.definitions, chaos.writes CASCADE
+    sagas.definitions, sagas.stopped, sagas.openings, chaos.writes, flagd.kills CASCADE
 """
 LEASES_END = (
     "UPDATE sagas.effects SET lease_until = clock_timestamp() - interval '1 s', start_until = clock_timestamp() "
@@ -57,6 +57,15 @@ MOVING = (
 FINAL = ("compensated", "irreversible", "skipped")
 AFTER = {"done": {"done"}, "undone": {"undone", "undoing", "waiting"}, "killed": {"killed"}}
 """Where an instance may be found after it was found in an end: late news opens an undoing again (P11)."""
+TAKEN = (
+    "SELECT count(*) FROM sagas.effects e JOIN sagas.dispositions d ON d.effect_id = e.id JOIN sagas.rollbacks r "
+    "ON r.id = d.rollback_id WHERE e.saga_instance = $1 AND r.carries = 'kill'"
+)
+NAMED = (
+    "SELECT count(*) FROM sagas.effects mine JOIN sagas.named n ON n.saga_instance = mine.saga_instance "
+    "JOIN sagas.rollbacks r ON r.id = n.rollback_id WHERE mine.id = $1 AND r.state <> 'settled' AND r.compensate <> 'none'"
+)
+"""How many effects of the instance of this one an unfinished rollback will come to."""
 
 T = TypeVar("T")
 numbers = some.integers(0, 7)
@@ -92,6 +101,8 @@ class Lives(RuleBasedStateMachine):
     async def lay_down(self, waits: bool, pivot: bool) -> None:
         await self.world.run(FORGET)
         await self.world.run("UPDATE sagas.fences SET closed = false, epoch = 1, rollback_id = NULL")
+        await self.world.know()
+        await self.world.run("UPDATE flagd.flags SET epoch = 1")
         for server in self.both:
             server.engine.plans.__init__(server.world.clock)  # type: ignore[misc]
         middle = {"class": "pivot"} if pivot else {}
@@ -165,16 +176,27 @@ class Lives(RuleBasedStateMachine):
         self.do(self.event(name, at))
 
     @precondition(lambda self: not self.is_killed)
-    @rule()
-    def the_flag_is_killed(self) -> None:
-        self.do(self.world.kill(closes_epoch=self.epoch))
+    @rule(grace=some.sampled_from([0.0, 60.0]), compensate=some.sampled_from(["auto", "auto", "none"]))
+    def the_flag_is_killed(self, grace: float, compensate: str) -> None:
+        self.do(self.world.kill_flags(grace=grace, compensate=compensate))
         self.is_killed, self.epoch = True, self.epoch + 1
 
     @precondition(lambda self: self.is_killed)
     @rule()
     def the_flag_is_lifted(self) -> None:
-        self.do(self.world.run("UPDATE sagas.fences SET closed = false, epoch = epoch + 1, rollback_id = NULL"))
+        self.do(self.world.lift_flag(force=True))
         self.is_killed, self.epoch = False, self.epoch + 1
+
+    @precondition(lambda self: not self.is_killed and self.started)
+    @rule(number=numbers, at=servers, works=some.booleans())
+    def it_was_a_mistake(self, number: int, at: int, works: bool) -> None:
+        """Killed, met by somebody, and lifted in grace."""
+        self.the_flag_is_killed(60.0, "auto")
+        self.leases_run_out()
+        self.do(self.coordinate(at) if works else self.both[at].take(wait_seconds=0, limit=3))
+        self.what_was_acknowledged_is_there()
+        self.the_flag_is_lifted()
+        self.do(self.coordinate(1 - at))
 
     # --- how ---------------------------------------------------------------------------------------------------------
 
@@ -187,7 +209,11 @@ class Lives(RuleBasedStateMachine):
         """P8: a killed flag's steps are not handed out. P14: what is undone next is the latest that is left."""
         effect = task.effects[0]
         if task.verb == "act":
-            assert effect["variant"] == "off" or (not self.is_killed and effect["epoch"] == self.epoch), "past the fence"
+            is_again = task.attempt > 1 and effect["epoch"] < self.epoch  # in doubt, it stays the effect that it was
+            is_open = not self.is_killed and (effect["epoch"] == self.epoch or is_again)
+            assert effect["variant"] == "off" or is_open, "past the fence"
+            named = 0 if effect["variant"] == "off" else await self.world.value(NAMED, effect["id"])
+            assert not named, "goes on, and a kill will undo it"
             return
         later = await self.world.value(
             "SELECT count(*) FROM sagas.effects e LEFT JOIN sagas.dispositions d ON d.effect_id = e.id, sagas.effects mine "
@@ -253,6 +279,10 @@ class Lives(RuleBasedStateMachine):
         assert {row["id"] for row in rows} == set(self.started)
         for row in rows:
             before = self.states.get(row["id"])
+            if before == "killed" and row["state"] != "killed":  # P17: lifted, and nothing of it was taken
+                assert not self.is_killed
+                assert not self.do(self.world.value(TAKEN, row["id"]))
+                before = None
             assert row["state"] in AFTER.get(before or "", {row["state"]}), f"{before} became {row['state']}"
             self.states[row["id"]] = row["state"]
 
@@ -294,7 +324,7 @@ class Lives(RuleBasedStateMachine):
     async def heal(self) -> None:
         """All faults heal: then it ends, and the history is sound."""
         if self.is_killed:
-            await self.world.run("UPDATE sagas.fences SET closed = false, epoch = epoch + 1, rollback_id = NULL")
+            await self.world.lift_flag(force=True)
         for name in sorted(self.started):
             await self.both[0].say(name, "resume")
             if self.waits:
