@@ -1,7 +1,8 @@
 """Admission of steps, under the locks that the turn holds: the fence's word first, then the effect and its key (P8, P9, P10).
 
 A step that is tried again stays the same effect, under the same key, as long as its flag's epoch is the one that admitted it;
-what failed under an earlier one, closed by its kill or not, is followed by a generation of its own (hazard 4). A key that is
+what failed under an earlier one, closed by its kill or not, is followed by a generation of its own (hazard 4). In doubt it stays
+the same effect under any epoch, and the attempt is the present one's: its worker begins nothing of an earlier one. A key that is
 something else's is never acted under.
 """
 
@@ -91,7 +92,7 @@ async def admit(
         elif before["tombstoned"]:
             continue
         else:
-            again[index] = _again(ask, before, entropy)
+            again[index] = _again(ask, before, fence, entropy)
     if closing:
         await store.tombstone(connection, closing)
     won = await store.admit(connection, list(new.values()), START_WINDOW_MS, follows_reports=True) if new else set()
@@ -166,12 +167,12 @@ def _new(ask: Ask, fence: Fence, is_off: bool, generation: int, entropy: Entropy
     )
 
 
-def _again(ask: Ask, before: Mapping[str, Any], entropy: Entropy) -> NextAttempt:
+def _again(ask: Ask, before: Mapping[str, Any], fence: Fence, entropy: Entropy) -> NextAttempt:
     return NextAttempt(
         effect_id=before["id"],
         token=entropy.uuid7(),
         attempt=before["attempt"] + 1,
-        epoch=before["epoch"],
+        epoch=fence.epoch,
         instance=ask.instance,
         lease_seconds=ask.lease_seconds,
         variant=ask.variant,

@@ -192,6 +192,18 @@ async def test_a_step_in_doubt_goes_by_its_own_ways(world: World, server: Server
     assert await server.take(wait_seconds=0) == []
 
 
+async def test_a_step_in_doubt_that_is_begun_again_is_the_same_effect_under_the_open_epoch(
+    world: World, server: Server
+) -> None:  # P13: a worker's client begins nothing of an epoch that is over
+    await world.plan()
+    capture = await stopped(world, server)
+    await world.kill_flags()
+    await server.tell(capture, "unknown")
+    await world.lift_flag()
+    [again] = await server.take()
+    assert (again.id, again.attempt, again.effects[0]["epoch"]) == (capture.id, 2, 3)
+
+
 async def test_what_is_said_to_it_while_it_is_stopped_is_kept(world: World, server: Server) -> None:
     waits = [{"name": "cool", "before": "reserve", "delay_seconds": 3600}, {"name": "paid", "before": "reserve", "event": True}]
     await world.plan(RESERVE, waits=waits)
