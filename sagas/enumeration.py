@@ -18,7 +18,7 @@ from runtime.queries import Queries
 from sagas.catalogue import Catalogue, Effect, Reference, Rules, effect_of, terms_of
 from sagas.core.compensation import Reason
 from sagas.core.retry import delay_seconds
-from sagas.core.verdicts import Fate, judge
+from sagas.core.verdicts import Fate, Verdict, judge
 from sagas.dispositions import Dispositions, Judged
 from sagas.executors.outcomes import Absent, Found, Sighting, plain
 
@@ -28,6 +28,8 @@ CHUNK = 1_000
 CHUNK_FIRST = 100
 LATE_MAX = 500
 JUDGE_MAX = 500
+CONTINUES_SECONDS = 3_600.0
+"""How often one that goes on first is looked at again, should its end not have been told."""
 
 
 class Rollback(Struct, frozen=True, kw_only=True):
@@ -184,6 +186,10 @@ class Enumeration:
 
     async def _judged(self, connection: Connection, effect: Effect) -> Judged:
         found = await self._catalogue.rules_of(connection, effect)
+        if effect.continues:
+            reference, rules = found or (None, None)
+            verdict = Verdict(Fate.CONTINUES, in_seconds=CONTINUES_SECONDS)
+            return Judged(effect=effect, verdict=verdict, reference=reference, rules=rules)
         if found is None:
             return Judged(effect=effect, verdict=judge(effect.status, None, settles_in_seconds=effect.lease_left_seconds))
         reference, rules = found

@@ -224,7 +224,8 @@ class SagaDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     description: Annotated[str, Meta(max_length=4096)] = ""
     waits: Annotated[list[Wait], Meta(max_length=WAITS_MAX)] = []
     on_kill: OnKill = "compensate_now"
-    """Of running instances when the flag is killed. Others than the default are known and refused (P8)."""
+    """Of running instances when the flag is killed: compensate_now stops them and undoes what they did, but for those past
+    their pivot, which go on first, as all of finish_then_compensate do (P8). finish and ignore are known and refused."""
     ordered_by_subject: bool = False
     """Known and refused, as `retention_days`."""
     retention_days: Annotated[int, Meta(ge=1, le=3_660)] | None = None

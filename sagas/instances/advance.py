@@ -31,6 +31,7 @@ from sagas.instances.stopping import Stops
 from sagas.instances.turns import Hands
 from sagas.instances.writes import Writes
 from sagas.store import FlagName
+from sagas.store_reports import arm
 
 ENDED = ("done", "undone", "killed")
 AGAIN_SECONDS = 0.05
@@ -66,6 +67,7 @@ class Advance:
         self._kills = Stops(connection, fences, writes)
         self._stopped: dict[UUID, Stop] = {}
         self._lifted: list[Known] = []
+        self._ended: list[UUID] = []
 
     async def go(self, knowns: Sequence[Known], hands: Mapping[UUID, Sequence[Hands]], all_hands: Sequence[Hands]) -> None:
         """Take all of them on. `hands` prefers, for each instance, who spoke of it."""
@@ -87,6 +89,8 @@ class Advance:
         for known, planned, decision in open_:
             self._settle(known, planned, decision, refused, troubled, begun)
         await self._kills.tell(self._lifted)
+        if self._ended:  # what waited for them to end is undone
+            await arm(self._connection, self._ended)
 
     def state(self, known: Known) -> str:
         """Where the instance stands after this turn."""
@@ -106,7 +110,8 @@ class Advance:
     def _told(self, known: Known) -> Known:
         """The facts with what the fence and the leases say. The process that ran one which a kill stopped was told so."""
         row, facts = known.row, known.facts
-        stop = self._kills.of(known)
+        found = self._kills.of(known)
+        stop, grant = (found, None) if isinstance(found, Stop) else (None, found)
         if stop is not None:
             self._stopped[row["uid"]] = stop
         is_out = row["run_by"] is not None and any(
@@ -118,13 +123,14 @@ class Advance:
             row = {**row, "run_by": None, "taken_over": True}
             facts = msgspec.structs.replace(facts, taken_over=True)
         facts = msgspec.structs.replace(facts, killed=stop is not None)
-        return msgspec.structs.replace(known, row=row, facts=facts)
+        return msgspec.structs.replace(known, row=row, facts=facts, grant=grant)
 
     def _wish(self, known: Known, planned: Planned, step: str, in_seconds: float, hands: Sequence[Hands]) -> None:
         uid = known.row["uid"]
         if (uid, step) in self._taken:
             in_seconds = 0.0
-        taker = next((one for one in hands if one.takes(known.row, step)), None) if in_seconds <= 0 else None
+        able = (one for one in hands if one.claim.continues or known.grant is None)
+        taker = next((one for one in able if one.takes(known.row, step)), None) if in_seconds <= 0 else None
         if taker is None:
             self._writes.queue(known.row, step, in_seconds)
             return
@@ -240,6 +246,8 @@ class Advance:
                 self._kills.note(known, refused.get(uid) or self._stopped[uid])
         if known.is_lifted and decision.state is not State.KILLED:
             self._lifted.append(known)
+        if laid or state in ENDED:
+            self._ended += self._kills.wait_for_end(known, is_killed=state == "killed")
         runs_alone = row["run_by"] is not None and state == "running"
         self._states[uid] = state
         self._writes.change(
@@ -347,4 +355,5 @@ def _task(wish: Wish, admitted: Admitted) -> Task:
         timeout_seconds=wish.step.act.timeout_seconds,
         heartbeat_timeout_seconds=wish.step.act.heartbeat_timeout_seconds,
         traceparent=row["traceparent"],
+        continued=wish.known.grant is not None,
     )

@@ -12,6 +12,7 @@ from msgspec import Struct
 from runtime.postgres import Connection
 from sagas.core.effects import GIVEN_BACK_CODE
 from sagas.core.instances import Facts, StepFact
+from sagas.core.stops import Grant
 from sagas.instances.rows import QUERIES
 
 OF_TIME_ORDER = 7
@@ -31,6 +32,8 @@ class Known(Struct, frozen=True, kw_only=True):
     """Whether a coordinator looks at it."""
     is_lifted: bool = False
     """Whether a kill had stopped it, and it goes on now."""
+    grant: Grant | None = None
+    """Under which it goes on although it is killed (P8)."""
 
     @property
     def results(self) -> dict[str, Any]:

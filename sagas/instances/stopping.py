@@ -14,13 +14,15 @@ from runtime.postgres import Connection
 from sagas import store
 from sagas.core import stops
 from sagas.core.admission import Fence
-from sagas.core.stops import Done, Stop
+from sagas.core.stops import Case, Done, Grant, Stop
 from sagas.instances.facts import Known
 from sagas.instances.rows import QUERIES, columns
 from sagas.instances.writes import ENGINE, Writes
 from sagas.store import FlagName
 
-OPEN = ("running", "waiting", "killed")
+OPEN = ("running", "waiting", "undoing", "killed")
+CONTINUES = "continues"
+"""Why what a rollback has taken of an instance is not undone yet: the instance goes on first."""
 
 
 class Stops:
@@ -32,6 +34,7 @@ class Stops:
         self._writes = writes
         self._by_environment = _split(fences)
         self._standing: dict[str, dict[str, Any]] = {}
+        self._grants: dict[str, dict[str, list[Grant]]] = {}
 
     async def look(self, knowns: Iterable[Known]) -> None:
         """Read the rollbacks that may name something of these instances: none in good times, when no epoch has changed."""
@@ -42,14 +45,23 @@ class Stops:
                 flags |= {(here, flag) for flag in stops.since(_done(known), self._by_environment.get(here, {}))}
         if flags:
             self._standing = _split(await store.rollbacks(self._connection, flags))
+            for row in await self._connection.fetch(QUERIES.grants, *columns(sorted(flags), 2)):
+                of_flag = self._grants.setdefault(row["environment"], {}).setdefault(row["flag"], [])
+                of_flag.append(Grant(**{name: row[name] for name in Grant.__struct_fields__}))
 
-    def of(self, known: Known) -> Stop | None:
-        """What stops it, or null."""
-        return None if known.row["is_off"] else stops.stop(*self._case(known))
+    def of(self, known: Known) -> Stop | Grant | None:
+        """What stops it, or the grant under which it goes on although it is killed, or null."""
+        return None if known.row["is_off"] else stops.stop(self._case(known))
 
     def keeps(self, known: Known) -> Stop | None:
         """What keeps one that was stopped from going on, or null."""
-        return stops.stays(*self._case(known))
+        return stops.stays(self._case(known))
+
+    def wait_for_end(self, known: Known, *, is_killed: bool) -> list[UUID]:
+        """What rollbacks may have left until this instance ends, which it does now."""
+        if known.row["flag"] not in self._grants.get(known.row["environment"], {}):
+            return []
+        return [each["id"] for each in known.effects if not is_killed or each["disposition_reason"] == CONTINUES]
 
     def note(self, known: Known, stop: Stop) -> None:
         """Write down that it is stopped, and where it is found once a kill that may have is lifted."""
@@ -85,10 +97,19 @@ class Stops:
         flags = {known.row["flag"], *(effect["flag"] for effect in known.effects)}
         return [(here, flag, self._fences[here, flag].epoch) for flag in sorted(flags) if (here, flag) in self._fences]
 
-    def _case(self, known: Known) -> tuple[Any, ...]:
+    def _case(self, known: Known) -> Case:
         row = known.row
         here = row["environment"]
-        return row["flag"], row["attributes"], _done(known), self._by_environment.get(here, {}), self._standing.get(here, {})
+        return Case(
+            flag=row["flag"],
+            saga=row["saga"],
+            version=row["version"],
+            attributes=row["attributes"],
+            effects=_done(known),
+            fences=self._by_environment.get(here, {}),
+            standing=self._standing.get(here, {}),
+            grants=self._grants.get(here, {}),
+        )
 
 
 def _split(by_flag: Mapping[FlagName, Any]) -> dict[str, dict[str, Any]]:
@@ -103,13 +124,16 @@ def _done(known: Known) -> list[Done]:
     return [
         Done(
             flag=effect["flag"],
+            step=effect["step"],
             is_off=effect["is_off"],
-            is_failed=effect["status"] == "failed",
+            status=effect["status"],
             epoch=effect["epoch"],
             attributes=effect["attributes"],
             admitted_at=effect["admitted_at"],
+            completed_at=effect["completed_at"],
             revision=(effect["revision_generation"], effect["revision"]),
             taken_by=effect["rollback_id"] if effect["carries"] == "kill" else None,
+            continues=effect["disposition_reason"] == CONTINUES,
         )
         for effect in known.effects
     ]

@@ -93,7 +93,8 @@ SELECT n.uid, n.facts, n.waits, n.queued, n.is_watched,
     e.tombstoned, e.result, e.error, e.lease_until > clock_timestamp() AS is_leased,
     extract(EPOCH FROM clock_timestamp()
         - CASE WHEN e.attempt > 1 THEN uuid_extract_timestamp(e.id) ELSE e.admitted_at END)::double precision AS since_first_seconds,
-    e.admitted_at, e.revision_generation, e.revision, d.state AS disposition, r.carries, d.rollback_id
+    e.admitted_at, e.completed_at, e.revision_generation, e.revision, d.state AS disposition, d.reason AS disposition_reason,
+    r.carries, d.rollback_id
 FROM said AS n
 LEFT JOIN sagas.effects AS e
     ON e.environment = n.environment AND e.saga = n.saga AND e.saga_instance = n.id AND e.saga_instance IS NOT NULL
@@ -178,6 +179,20 @@ CROSS JOIN LATERAL (
     LIMIT $2
 ) AS x
 LIMIT $2
+
+-- name: grants
+-- What kills of these flags grant, as long as their rollbacks are not done.
+SELECT g.rollback_id, g.environment, g.flag, g.closes_epoch, g.saga, g.version, g.pivot, g.granted_at
+FROM unnest($1::text [], $2::text []) AS n (environment, flag)
+INNER JOIN sagas.grants AS g ON g.environment = n.environment AND g.flag = n.flag
+INNER JOIN sagas.rollbacks AS r ON r.id = g.rollback_id
+WHERE r.state <> 'settled' OR r.outcome = 'not_compensated'
+
+-- name: continue
+INSERT INTO sagas.continued (rollback_id, effect_id, kind)
+SELECT n.rollback_id, n.effect_id, n.kind FROM unnest($1::uuid [], $2::uuid [], $3::text []) AS n (rollback_id, effect_id, kind)
+ORDER BY n.rollback_id, n.effect_id
+ON CONFLICT DO NOTHING
 
 -- name: openings
 SELECT o.environment, o.flag, o.epoch, o.generation, o.revision, o.by_whom, o.reason

@@ -106,8 +106,8 @@ class SagaUndone(SagaError):  # noqa: N818
 
 
 class SagaKilled(SagaError):  # noqa: N818
-    """A kill stopped it: evaluate again and take the old path. The kill's rollback undoes what it had done; lifted before it took
-    anything, the instance goes on after all. Who goes another way for the same order cancels it first, which is kept for then."""
+    """A kill stopped it: evaluate again and take the old path. The kill's rollback undoes what it had done; lifted before it
+    took anything, the instance goes on after all. Who goes another way for the same order cancels it first: that is kept."""
 
 
 class SagaConflict(SagaError):  # noqa: N818

@@ -141,6 +141,7 @@ class Hands:
             steps=self._handlers.undo_names,
             acts=self._handlers.act_names,
             instance=self._instance,
+            continues=True,
             limit=max(1, min(limit, CLAIM_MAX)),
             wait_seconds=wait_seconds,
             lease_seconds=self._lease_seconds,

@@ -156,14 +156,23 @@ class Saga:
     """The definition. Steps stand in the order in which they are declared."""
 
     def __init__(
-        self, name: str, *, version: str, flag: str, description: str = "", approve_above: dict[str, int] | None = None
+        self,
+        name: str,
+        *,
+        version: str,
+        flag: str,
+        description: str = "",
+        approve_above: dict[str, int] | None = None,
+        on_kill: str | None = None,
     ) -> None:
-        """`approve_above`: in minor units per currency; what is more is given back only once a person agrees."""
+        """`approve_above`: in minor units per currency; what is more is given back only once a person agrees. `on_kill`: of
+        running instances when the flag is killed: compensate_now (the server's default), or finish_then_compensate."""
         self.name = name
         self.version = version
         self.flag = flag
         self.description = description
         self.approve_above = approve_above
+        self.on_kill = on_kill
         self.steps: dict[str, Step[..., Any]] = {}
         self._waits: list[dict[str, Any]] = []
 
@@ -257,6 +266,8 @@ class Saga:
             document["waits"] = [self._placed(wait) for wait in self._waits]
         if self.approve_above:
             document["approve_above"] = self.approve_above
+        if self.on_kill:
+            document["on_kill"] = self.on_kill
         return document | ({"description": self.description} if self.description else {})
 
     def _add(self, step: Step[..., Any]) -> None:

@@ -397,6 +397,8 @@ class TaskClaim(Struct, frozen=True, kw_only=True):
     """the steps that it can act; their tasks have `verb: act`"""
     instance: str | None = None
     """the caller's id of the one instance it serves: of `client.run`"""
+    continues: bool = False
+    """it begins steps that a kill let go on by name (`Task.continued`), though it knows of the kill"""
     limit: Annotated[int, Meta(ge=1, le=256)] = 16
     wait_seconds: Annotated[float, Meta(ge=0, le=30)] = 10.0
     lease_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
@@ -429,6 +431,8 @@ class Task(Struct, frozen=True, kw_only=True):
     """so long the body may be silent: then it is cancelled, and in doubt"""
     traceparent: str | None = None
     """of the instance, where it was started under a trace"""
+    continued: bool = False
+    """of a step: its flag is killed, and the kill lets this instance go on by name (P8)"""
 
 
 class TaskClaimAnswer(Struct, frozen=True, kw_only=True):

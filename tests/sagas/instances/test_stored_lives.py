@@ -38,7 +38,7 @@ EVENT = {"name": "paid", "before": "confirm", "event": True}
 FORGET = """
 TRUNCATE sagas.instances, sagas.facts, sagas.ready, sagas.waits, sagas.moving, sagas.effects, sagas.keys, sagas.dispositions,
     sagas.members, sagas.late, sagas.attempts, sagas.compensations, sagas.rollbacks, sagas.rollback_flags, sagas.subjects,
-    sagas.definitions, sagas.stopped, sagas.openings, chaos.writes, flagd.kills CASCADE
+    sagas.definitions, sagas.stopped, sagas.openings, sagas.grants, sagas.continued, chaos.writes, flagd.kills CASCADE
 """
 LEASES_END = (
     "UPDATE sagas.effects SET lease_until = clock_timestamp() - interval '1 s', start_until = clock_timestamp() "
@@ -51,8 +51,9 @@ DUE = (
 )
 MOVING = (
     "SELECT EXISTS (SELECT FROM sagas.instances WHERE state IN ('running', 'undoing')) OR EXISTS (SELECT FROM "
-    "sagas.dispositions WHERE state = 'pending') OR EXISTS (SELECT FROM sagas.rollbacks WHERE carries = 'kill' AND "
-    "state NOT IN ('settled', 'waiting'))"
+    "sagas.dispositions d WHERE chaos.moves(d)) OR EXISTS (SELECT FROM sagas.rollbacks r WHERE carries = 'kill' AND "
+    "state NOT IN ('settled', 'waiting') AND NOT chaos.is_behind(r)) OR EXISTS (SELECT FROM sagas.stopped s JOIN sagas.fences f "
+    "USING (environment, flag) WHERE NOT f.closed AND s.epoch < f.epoch)"
 )
 FINAL = ("compensated", "irreversible", "skipped")
 AFTER = {"done": {"done"}, "undone": {"undone", "undoing", "waiting"}, "killed": {"killed"}}
@@ -66,6 +67,21 @@ NAMED = (
     "JOIN sagas.rollbacks r ON r.id = n.rollback_id WHERE mine.id = $1 AND r.state <> 'settled' AND r.compensate <> 'none'"
 )
 """How many effects of the instance of this one an unfinished rollback will come to."""
+GRANTED = (
+    "SELECT count(*) FROM sagas.effects mine JOIN sagas.continued c ON c.effect_id = mine.id JOIN sagas.grants g "
+    "ON g.rollback_id = c.rollback_id AND g.closes_epoch >= mine.epoch AND g.saga = mine.saga AND g.version = mine.saga_version "
+    "WHERE mine.id = $1 AND (g.pivot IS NULL OR EXISTS (SELECT FROM sagas.effects p WHERE p.saga_instance = mine.saga_instance "
+    "AND p.step = g.pivot AND p.completed_at <= g.granted_at))"
+)
+UNDOING_NOW = (
+    "SELECT count(*) FROM sagas.effects mine JOIN sagas.effects e ON e.saga_instance = mine.saga_instance JOIN sagas.dispositions d "
+    "ON d.effect_id = e.id WHERE mine.id = $1 AND d.reason IS DISTINCT FROM 'continues'"
+)
+UNCOUNTED = (
+    "SELECT count(*) FROM sagas.continued c JOIN sagas.rollbacks r ON r.id = c.rollback_id AND r.state = 'settled' "
+    "AND r.outcome IS NULL WHERE NOT EXISTS (SELECT FROM sagas.members m WHERE (m.rollback_id, m.effect_id) = "
+    "(c.rollback_id, c.effect_id))"
+)
 
 T = TypeVar("T")
 numbers = some.integers(0, 7)
@@ -94,11 +110,11 @@ class Lives(RuleBasedStateMachine):
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
-    @initialize(waits=some.booleans(), pivot=some.booleans())
-    def begin(self, waits: bool, pivot: bool) -> None:
-        self.do(self.lay_down(waits, pivot))
+    @initialize(waits=some.booleans(), pivot=some.booleans(), finishes=some.booleans())
+    def begin(self, waits: bool, pivot: bool, finishes: bool) -> None:
+        self.do(self.lay_down(waits, pivot, finishes))
 
-    async def lay_down(self, waits: bool, pivot: bool) -> None:
+    async def lay_down(self, waits: bool, pivot: bool, finishes: bool) -> None:
         await self.world.run(FORGET)
         await self.world.run("UPDATE sagas.fences SET closed = false, epoch = 1, rollback_id = NULL")
         await self.world.know()
@@ -109,6 +125,9 @@ class Lives(RuleBasedStateMachine):
         last = {"class": "retriable"} if pivot else {}
         steps = [step(name, act=ACT, **UNDOING, **fields) for name, fields in zip(NAMES, ({}, middle, last), strict=True)]
         await self.world.plan(*steps, waits=[EVENT] if waits else ())
+        if finishes:
+            on_kill = {"on_kill": "finish_then_compensate"}
+            await self.world.run("UPDATE sagas.definitions SET document = document || $1::jsonb", on_kill)
         self.waits = waits
 
     # --- what happens ------------------------------------------------------------------------------------------------
@@ -208,6 +227,10 @@ class Lives(RuleBasedStateMachine):
     async def check_hand(self, task: Task) -> None:
         """P8: a killed flag's steps are not handed out. P14: what is undone next is the latest that is left."""
         effect = task.effects[0]
+        if task.verb == "act" and task.continued:
+            assert await self.world.value(GRANTED, effect["id"]), "goes on though no kill granted it"
+            assert not await self.world.value(UNDOING_NOW, effect["id"]), "goes on while it is undone"
+            return
         if task.verb == "act":
             assert effect["variant"] == "off" or (not self.is_killed and effect["epoch"] == self.epoch), "past the fence"
             named = 0 if effect["variant"] == "off" else await self.world.value(NAMED, effect["id"])
@@ -305,6 +328,10 @@ class Lives(RuleBasedStateMachine):
         for identity, end in self.ends.items():
             assert found[identity] == end
         self.ends |= {identity: state for identity, state in found.items() if state in FINAL}
+
+    @invariant()
+    def what_continued_is_in_the_set(self) -> None:  # P8, P12
+        assert not self.do(self.world.value(UNCOUNTED))
 
     @invariant()
     def nothing_is_undone_in_a_living_hand(self) -> None:  # P8

@@ -63,14 +63,16 @@ ORDER = (RESERVE, CAPTURE, CONFIRM)
 MOVING = """
 SELECT EXISTS (SELECT FROM sagas.ready) OR EXISTS (SELECT FROM sagas.waits WHERE at < 'infinity')
     OR EXISTS (SELECT FROM sagas.instances WHERE state = 'undoing' AND laid)
-    OR EXISTS (SELECT FROM sagas.dispositions WHERE state = 'pending')
+    OR EXISTS (SELECT FROM sagas.dispositions WHERE state = 'pending' AND reason IS DISTINCT FROM 'continues')
+    OR EXISTS (SELECT FROM sagas.stopped AS s INNER JOIN sagas.fences AS f ON f.environment = s.environment AND f.flag = s.flag
+        AND f.scope_key = '' AND NOT f.closed AND s.epoch < f.epoch)
     OR EXISTS (SELECT FROM sagas.rollbacks WHERE carries = 'kill' AND state IN ('fenced', 'drained', 'compensating'))
 """
 """Whether something is still going on by itself, beside what is in hands."""
 
 
 KILL = (
-    "SELECT rollback_id FROM rollbacks.kill_v2($1, $2, 'bad release', 'kim', NULL, $3, $4, $5, $6, NULL, NULL, NULL, NULL, "
+    "SELECT rollback_id FROM rollbacks.{}($1, $2, 'bad release', 'kim', NULL, $3, $4, $5, $6, NULL, NULL, NULL, NULL, "
     "NULL, NULL)"
 )
 LIFT = "SELECT settled FROM rollbacks.lift_v2($1, $2, 'alex', 'a mistake', NULL, $3)"
@@ -120,7 +122,7 @@ class World(Coordinated):
         """The kill that every path calls."""
         scope, since_at = fields.get("scope", {}), fields.get("since_at")
         asked = (ENVIRONMENT, list(flags or (FLAG,)), compensate, grace, scope, since_at)
-        return await self.value(KILL, *asked)  # type: ignore[no-any-return]
+        return await self.value(KILL.format(fields.get("by", "kill_v3")), *asked)  # type: ignore[no-any-return]
 
     async def lift_flag(self, flag: str = FLAG, *, force: bool = False) -> list[UUID]:
         """The lift that every path calls. The rollbacks that ended by it."""
@@ -240,5 +242,14 @@ class Server:
 def claim(**fields: Any) -> TaskClaim:
     """A worker's claim for everything of the saga."""
     names = ["reserve", "capture", "confirm", "left", "right"]
-    values = {"worker": "w1", "saga": "order", "versions": ["1"], "steps": names, "acts": names, "wait_seconds": 5.0, **fields}
+    values = {
+        "worker": "w1",
+        "saga": "order",
+        "versions": ["1"],
+        "steps": names,
+        "acts": names,
+        "wait_seconds": 5.0,
+        "continues": True,
+    }
+    values |= fields
     return TaskClaim(**values)

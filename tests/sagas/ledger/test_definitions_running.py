@@ -143,7 +143,6 @@ def test_every_fault_of_the_waits_is_named() -> None:
     ("said", "pointer"),
     [
         ({"on_kill": "finish"}, "/on_kill"),
-        ({"on_kill": "finish_then_compensate"}, "/on_kill"),
         ({"on_kill": "ignore"}, "/on_kill"),
         ({"ordered_by_subject": True}, "/ordered_by_subject"),
         ({"retention_days": 30}, "/retention_days"),
@@ -170,6 +169,11 @@ def test_what_is_known_of_a_saga_and_not_obeyed_yet_is_refused(said: dict[str, A
 )
 def test_what_a_step_cannot_be_is_refused_where_it_stands(said: dict[str, Any], pointer: str, code: str) -> None:
     assert codes(saga(step("a", **said))) == {pointer: code}
+
+
+def test_a_saga_may_finish_before_a_kill_undoes_it() -> None:
+    assert codes(saga(on_kill="finish_then_compensate")) == {}
+    assert codes(saga(on_kill="finish_then_pray")) == {"/on_kill": "invalid"}
 
 
 def test_the_defaults_of_what_is_not_offered_may_be_written() -> None:
