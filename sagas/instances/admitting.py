@@ -1,9 +1,8 @@
 """Admission of steps, under the locks that the turn holds: the fence's word first, then the effect and its key (P8, P9, P10).
 
-A step that is tried again stays the same effect, under the same key, as long as its flag's epoch is the one that admitted it;
-what failed under an earlier one, or was closed by a kill, is followed by a generation of its own (hazard 4). In doubt it stays
-the same effect, and the attempt is of the present epoch: a worker begins nothing of an earlier one. A key that is something
-else's is never acted under.
+A step that is tried again stays the same effect, under the same key, whatever epoch it is tried under: then it is of that
+one. Where its key was closed, for it was given back under a kill, a generation of its own follows (hazard 4). A key that is
+something else's is never acted under.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ async def admit(
         before = wish.known.by_step.get(wish.step.name)
         if before is None:
             new[index] = _new(ask, fence, verdict.is_off, 1, entropy)
-        elif before["status"] == "failed" and (before["epoch"] != fence.epoch or before["tombstoned"]):
+        elif before["status"] == "failed" and before["tombstoned"]:
             new[index] = _new(ask, fence, verdict.is_off, before["generation"] + 1, entropy)
             closing.append(before["id"])
         elif before["tombstoned"]:

@@ -52,8 +52,8 @@ DUE = (
 MOVING = (
     "SELECT EXISTS (SELECT FROM sagas.instances WHERE state IN ('running', 'undoing')) OR EXISTS (SELECT FROM "
     "sagas.dispositions d WHERE chaos.moves(d)) OR EXISTS (SELECT FROM sagas.rollbacks r WHERE carries = 'kill' AND "
-    "state NOT IN ('settled', 'waiting') AND NOT chaos.is_behind(r)) OR EXISTS (SELECT FROM sagas.stopped s JOIN sagas.fences f "
-    "USING (environment, flag) WHERE NOT f.closed AND s.epoch < f.epoch)"
+    "state NOT IN ('settled', 'waiting') AND NOT chaos.is_behind(r)) OR EXISTS (SELECT FROM sagas.stopped s JOIN "
+    "sagas.fences f USING (environment, flag) WHERE NOT f.closed AND s.epoch < f.epoch)"
 )
 FINAL = ("compensated", "irreversible", "skipped")
 AFTER = {"done": {"done"}, "undone": {"undone", "undoing", "waiting"}, "killed": {"killed"}}
@@ -69,13 +69,13 @@ NAMED = (
 """How many effects of the instance of this one an unfinished rollback will come to."""
 GRANTED = (
     "SELECT count(*) FROM sagas.effects mine JOIN sagas.continued c ON c.effect_id = mine.id JOIN sagas.grants g "
-    "ON g.rollback_id = c.rollback_id AND g.closes_epoch >= mine.epoch AND g.saga = mine.saga AND g.version = mine.saga_version "
+    "ON g.rollback_id = c.rollback_id AND g.closes_epoch >= mine.epoch AND g.version = mine.saga_version "
     "WHERE mine.id = $1 AND (g.pivot IS NULL OR EXISTS (SELECT FROM sagas.effects p WHERE p.saga_instance = mine.saga_instance "
     "AND p.step = g.pivot AND p.completed_at <= g.granted_at))"
 )
 UNDOING_NOW = (
-    "SELECT count(*) FROM sagas.effects mine JOIN sagas.effects e ON e.saga_instance = mine.saga_instance JOIN sagas.dispositions d "
-    "ON d.effect_id = e.id WHERE mine.id = $1 AND d.reason IS DISTINCT FROM 'continues'"
+    "SELECT count(*) FROM sagas.effects mine JOIN sagas.effects e ON e.saga_instance = mine.saga_instance "
+    "JOIN sagas.dispositions d ON d.effect_id = e.id WHERE mine.id = $1 AND d.reason IS DISTINCT FROM 'continues'"
 )
 UNCOUNTED = (
     "SELECT count(*) FROM sagas.continued c JOIN sagas.rollbacks r ON r.id = c.rollback_id AND r.state = 'settled' "
@@ -158,6 +158,8 @@ class Lives(RuleBasedStateMachine):
         if how in ("succeeded", "lost", "done unknown"):
             self.provide(task)
         if how != "lost":
+            if how == "not_started" and (self.is_killed or task.continued):
+                self.hands.remove(task)  # its key is closed: it never begins
             self.tell(task, at, {"final": "failed", "done unknown": "unknown"}.get(how, how), goes_on, final=how == "final")
 
     @precondition(lambda self: self.hands)
