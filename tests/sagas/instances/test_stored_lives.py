@@ -98,6 +98,7 @@ class Lives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.hands: list[Task] = []
+        self.acted: set[str] = set()
         self.entries: list[Entry] = []
         self.started: dict[str, None] = {}
         self.reported: list[Reported] = []
@@ -155,6 +156,8 @@ class Lives(RuleBasedStateMachine):
     def end(self, number: int, at: int, goes_on: bool, how: str) -> None:
         """A body comes to its end, and says so or not; `lost`: it was done, and nobody heard of it."""
         task = self.hands[number % len(self.hands)]
+        if how in ("failed", "final", "not_started") and task.token in self.acted:
+            return  # its provider has answered it: it cannot prove the contrary
         if how in ("succeeded", "lost", "done unknown"):
             self.provide(task)
         if how != "lost":
@@ -249,6 +252,7 @@ class Lives(RuleBasedStateMachine):
 
     def provide(self, task: Task) -> None:
         """The provider, which knows its keys."""
+        self.acted.add(task.token)
         effect = task.effects[0]
         verb = "act" if task.verb == "act" else "undo"
         known = {(entry.verb, entry.effect_id) for entry in self.entries}
