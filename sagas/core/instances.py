@@ -10,8 +10,9 @@ recognised. Turning back with a step in doubt is allowed before the pivot: how i
 (sagas/core/verdicts.py). A pivot in doubt may have been the point of no return: a person decides, by skipping it (it was done),
 by trying it again, or by cancelling (it was not).
 
-A killed instance goes on under no circumstances, past its pivot neither: the grant by name that P8 allows such ones is not
-built. A cancel past the pivot is refused where it is said; one that the pivot overtook waits for a person (`past_pivot`).
+A killed instance does not go on, past its pivot neither. Whether one is killed is not decided here: a kill may grant by name
+that it goes on first, and one that is lifted lets go of what it has not taken (sagas/core/stops.py). A cancel past the pivot
+is refused where it is said; one that the pivot overtook waits for a person (`past_pivot`).
 """
 
 from __future__ import annotations
