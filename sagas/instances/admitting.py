@@ -76,7 +76,6 @@ async def admit(
     """One answer per wish. Nothing is admitted before the transaction's COMMIT stands."""
     new: dict[int, NewEffect] = {}
     again: dict[int, NextAttempt] = {}
-    closing: list[UUID] = []
     answers: list[Admission] = [Killed()] * len(wishes)
     for index, wish in enumerate(wishes):
         ask = _ask(wish)
@@ -90,13 +89,10 @@ async def admit(
             new[index] = _new(ask, fence, verdict.is_off, 1, entropy)
         elif before["status"] == "failed" and before["tombstoned"]:
             new[index] = _new(ask, fence, verdict.is_off, before["generation"] + 1, entropy)
-            closing.append(before["id"])
         elif before["tombstoned"]:
             continue
         else:
             again[index] = _again(ask, before, fence, entropy)
-    if closing:
-        await store.tombstone(connection, closing)
     won = await store.admit(connection, list(new.values()), START_WINDOW_MS, follows_reports=True) if new else set()
     if again:
         won |= await store.admit_again(connection, list(again.values()), START_WINDOW_MS, follows_reports=True)

@@ -8,12 +8,15 @@ from uuid import UUID
 from rescind.wire import Task
 
 from server.rollbacks import record
-from tests.sagas.coordinator.world import FLAG
+from server.rollbacks.preview import PreviewContinues, Previews
+from server.rollbacks.requests import since_of
+from tests.sagas.coordinator.world import ENVIRONMENT, FLAG
 from tests.sagas.instances.test_leases import AFTER, PIVOT
 from tests.sagas.instances.world import CAPTURE, CONFIRM, RESERVE, Server, World, claim
 from tests.waiting import until
 
 ORDER = (RESERVE, CAPTURE, CONFIRM)
+FINISHES = 'UPDATE sagas.definitions SET document = document || \'{"on_kill": "finish_then_compensate"}\''
 
 
 async def finishing(world: World, *steps: dict[str, Any]) -> None:
@@ -72,6 +75,21 @@ async def test_past_its_pivot_it_goes_on_and_before_it_stops(world: World, serve
     assert done.index("confirm") < done.index("-confirm")
     assert (await server.ended("past"))[0] == "done"
     await until(lambda: world.is_settled(rollback))
+
+
+async def test_a_preview_says_how_many_would_go_on(world: World, server: Server) -> None:  # P19
+    await world.know()
+    await world.plan(RESERVE, PIVOT, AFTER)
+    for name in ("a", "b", "c"):
+        capture = await begun(server, name)
+    await server.tell(capture)
+    await server.begin("d")
+    previews = Previews(world.pg)
+    found = await previews.preview(ENVIRONMENT, FLAG, scope={}, since=since_of(None))
+    assert found.continues == [PreviewContinues(saga="order", version="1", past_pivot=True, instances=1)]
+    await world.run(FINISHES)
+    found = await previews.preview(ENVIRONMENT, FLAG, scope={}, since=since_of(None))
+    assert found.continues == [PreviewContinues(saga="order", version="1", past_pivot=False, instances=3)]
 
 
 async def test_one_that_has_begun_nothing_is_stopped_all_the_same(world: World, server: Server) -> None:
