@@ -66,6 +66,8 @@ class Effect(Struct, frozen=True, kw_only=True):
     reason: str | None
     """Why it waits."""
     lease_left_seconds: float
+    continues: bool = False
+    """Its instance goes on first, by the kill's grant (P8)."""
 
     @property
     def completion(self) -> datetime:

@@ -153,6 +153,9 @@ class _Plan:
     def add(self, rollback_id: UUID, each: Judged) -> None:
         """The rows of one effect."""
         fate = each.verdict.fate
+        if fate is Fate.CONTINUES:
+            self._dispose(rollback_id, each, "pending", judge_in_seconds=each.verdict.in_seconds, reason=Fate.CONTINUES)
+            return
         if self._skipped_by is not None and fate is not Fate.NEVER_HAPPENED:
             self._dispose(rollback_id, each, "skipped", by_whom=self._skipped_by)
             return

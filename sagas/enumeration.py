@@ -20,7 +20,7 @@ from sagas import look_ups, sealing
 from sagas.catalogue import Catalogue, Effect, Reference, Rules, effect_of, is_looked_up_by_worker, terms_of
 from sagas.core.compensation import Reason
 from sagas.core.retry import delay_seconds
-from sagas.core.verdicts import Fate, judge
+from sagas.core.verdicts import Fate, Verdict, judge
 from sagas.dispositions import Dispositions, Judged, Written
 from sagas.executors.outcomes import Absent, Found, Sighting, plain
 
@@ -33,6 +33,8 @@ JUDGE_MAX = 500
 NO_WORKER_SECONDS = 60.0
 ASK_SECONDS = 5.0
 """How often it is looked at whether any worker can say; its answer is told at once."""
+CONTINUES_SECONDS = 3_600.0
+"""How often one that goes on first is looked at again, should its end not have been told."""
 
 
 class Rollback(Struct, frozen=True, kw_only=True):
@@ -221,6 +223,10 @@ class Enumeration:
 
     async def _judged(self, connection: Connection, effect: Effect) -> Judged:
         found = await self._catalogue.rules_of(connection, effect)
+        if effect.continues:
+            reference, rules = found or (None, None)
+            verdict = Verdict(Fate.CONTINUES, in_seconds=CONTINUES_SECONDS)
+            return Judged(effect=effect, verdict=verdict, reference=reference, rules=rules)
         if found is None:
             return Judged(effect=effect, verdict=judge(effect.status, None, settles_in_seconds=effect.lease_left_seconds))
         reference, rules = found

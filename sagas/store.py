@@ -233,6 +233,7 @@ async def admit_again(
         [one.revision[0] for one in attempts],
         [one.revision[1] for one in attempts],
         follows_reports,
+        [one.epoch for one in attempts],
     )
     return {row["id"] for row in rows}
 

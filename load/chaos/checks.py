@@ -191,7 +191,8 @@ def ends(history: History) -> Iterator[str]:
     for effect in history.effects:
         instance = looked.instances[effect.saga, effect.order]
         is_undone = instance.state in ("undone", "killed") and not effect.is_off
-        is_decided = effect.disposition in FINAL or looked.is_behind(effect)
+        goes_on = effect.reason == "continues" and instance.state == "waiting"
+        is_decided = effect.disposition in FINAL or looked.is_behind(effect) or goes_on
         if not is_decided and (is_undone or effect.disposition is not None):
             yield f"{effect} of an instance that is {instance.state} is not decided"
         if effect.disposition == "waiting" and not effect.reason:

@@ -44,6 +44,8 @@ START_SECONDS = 90.0
 ASK_SECONDS = 5.0
 TRIES_MAX = 60
 LOOK_SECONDS = 0.3
+GRACE_SECONDS = 60.0
+"""Of a kill that is lifted as a mistake: far longer than it stands."""
 READY = "rescind serve is ready: "
 CLI = (sys.executable, "-m", "rescind.cli")
 
@@ -135,7 +137,8 @@ class Stage:
             case "end PostgreSQL's backends":
                 await self._end_backends(fault.number % 4)
             case "kill a flag, then lift it":
-                await self._kill_flag(chance.choice(sorted(FLAGS.values())), fault.seconds)
+                flag = chance.choice(sorted(FLAGS.values()))
+                await self._kill_flag(flag, fault.seconds, is_mistake=chance.random() < 0.5)
 
     async def heal(self) -> None:
         """The faults that outlast their time: the caller goes for good, the provider behaves, flags are lifted."""
@@ -181,11 +184,12 @@ class Stage:
             finally:
                 await connection.close()
 
-    async def _kill_flag(self, flag: str, seconds: float) -> None:
-        """Lifted once its undoing has begun: a kill that is lifted before strands instances (docs/proof.md)."""
-        await self._insist("POST", f"/flags/{flag}/kill", {"reason": "chaos"})
+    async def _kill_flag(self, flag: str, seconds: float, *, is_mistake: bool) -> None:
+        """Lifted in its grace period, with nothing undone, or once its undoing has begun."""
+        grace_seconds = GRACE_SECONDS if is_mistake else 0.0
+        await self._insist("POST", f"/flags/{flag}/kill", {"reason": "chaos", "grace_seconds": grace_seconds})
         await asyncio.sleep(seconds)
-        for _ in range(TRIES_MAX):
+        for _ in range(0 if is_mistake else TRIES_MAX):
             with suppress(asyncpg.PostgresError, RuntimeFault, OSError):
                 if await self._value(QUERIES["past_grace"], flag):
                     break

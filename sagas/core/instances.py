@@ -11,8 +11,9 @@ recognised. Turning back with a step in doubt is allowed before the pivot: how i
 (sagas/core/verdicts.py). A pivot in doubt may have been the point of no return: a person decides, by skipping it (it was done),
 by trying it again, or by cancelling (it was not).
 
-A killed instance goes on under no circumstances, past its pivot neither: the grant by name that P8 allows such ones is not
-built. A cancel past the pivot is refused where it is said; one that the pivot overtook waits for a person (`past_pivot`).
+A killed instance does not go on, past its pivot neither. Whether one is killed is not decided here: a kill may grant by name
+that it goes on first, and one that is lifted lets go of what it has not taken (sagas/core/stops.py). A cancel past the pivot
+is refused where it is said; one that the pivot overtook waits for a person (`past_pivot`).
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ class StepFact(Struct, frozen=True, kw_only=True):
     """trying again does not help; in doubt with that, an earlier attempt may have acted"""
     is_leased: bool = False
     """its lease has not run out"""
+    given_back: bool = False
+    """its last attempt never began, and does not count"""
     since_first_seconds: float = 0.0
     queued: bool = False
     looking: Literal["not", "asked", "in_vain"] = "not"
@@ -339,7 +342,7 @@ def _became(terms: StepTerms, facts: Facts, chance: float) -> News:
 def _again(terms: StepTerms, fact: StepFact, base: int, *, is_queued: bool, chance: float) -> News:
     """A try that came to nothing, or to doubt under a key that is recognised. A person's retry counts attempts anew, and asks
     for no age."""
-    attempt, is_doubt = fact.attempt - base, fact.status != "failed"
+    attempt, is_doubt = fact.attempt - base - fact.given_back, fact.status != "failed"
     delay = 0.0 if is_queued else _delay(terms, attempt, chance)
     if fact.is_final:
         why = Why.FAILED
@@ -373,7 +376,7 @@ def _doubt(terms: StepTerms, fact: StepFact) -> News:
 
 def _delay(terms: StepTerms, attempt: int, chance: float) -> float:
     return delay_seconds(
-        attempt, first_seconds=terms.first_seconds, factor=terms.factor, cap_seconds=terms.cap_seconds, chance=chance
+        max(1, attempt), first_seconds=terms.first_seconds, factor=terms.factor, cap_seconds=terms.cap_seconds, chance=chance
     )
 
 

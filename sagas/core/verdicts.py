@@ -13,6 +13,7 @@ from sagas.core.compensation import Reason
 class Fate(StrEnum):
     """The kinds of verdict."""
 
+    CONTINUES = "continues"
     NEVER_HAPPENED = "never_happened"
     UNDETERMINED = "undetermined"
     LOOK_UP = "look_up"

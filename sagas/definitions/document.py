@@ -232,7 +232,8 @@ class SagaDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     description: Annotated[str, Meta(max_length=4096)] = ""
     waits: Annotated[list[Wait], Meta(max_length=WAITS_MAX)] = []
     on_kill: OnKill = "compensate_now"
-    """Of running instances when the flag is killed. Others than the default are known and refused (P8)."""
+    """Of running instances when the flag is killed: compensate_now stops them and undoes what they did, but for those past
+    their pivot, which go on first, as all of finish_then_compensate do (P8). finish and ignore are known and refused."""
     ordered_by_subject: bool | Name = False
     """Instances of one subject run one after another, in the order in which they were started; each has to have a subject. A
     name: in one line with those of the saga of that name, and of all that name it."""

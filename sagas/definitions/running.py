@@ -97,8 +97,8 @@ def retries(retry: Retry, at: str) -> Iterator[Fault]:
 
 def not_offered(saga: SagaDefinition) -> Iterator[Fault]:
     """What a saga can say and nothing obeys yet."""
-    if saga.on_kill != "compensate_now":
-        detail = "only compensate_now is offered: a kill grants no running instance leave to finish yet"
+    if saga.on_kill in ("finish", "ignore"):
+        detail = "is not offered yet, a kill undoes all that it takes: compensate_now, or finish_then_compensate"
         yield Fault(pointer="/on_kill", detail=detail, code=NOT_OFFERED)
 
 

@@ -1,7 +1,8 @@
 """Admission of steps, under the locks that the turn holds: the fence's word first, then the effect and its key (P8, P9, P10).
 
-A step that is tried again stays the same effect, under the same key, as long as its flag's epoch is the one that admitted it;
-what failed under an earlier one is followed by a generation of its own. A key that is something else's is never acted under.
+A step that is tried again stays the same effect, under the same key, whatever epoch it is tried under: then it is of that
+one. Where its key was closed, for it was given back under a kill, a generation of its own follows (hazard 4). A key that is
+something else's is never acted under.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
 from runtime.clock import Entropy
@@ -20,8 +22,10 @@ from sagas.core.admission import START_WINDOW_MS, Fence, Sibling
 from sagas.core.asks import Ask
 from sagas.definitions import StepDefinition
 from sagas.instances.facts import Known
+from sagas.instances.rows import QUERIES, columns
 from sagas.instances.turns import Hands
 from sagas.store import FlagName, NewEffect, NextAttempt
+from sagas.store_reports import arm
 
 
 class Wish(Struct, frozen=True, kw_only=True):
@@ -48,7 +52,9 @@ class Admitted(Struct, frozen=True, kw_only=True):
 
 
 class Killed(Struct, frozen=True):
-    """The fence does not let it in, and never will."""
+    """The fence does not let it in."""
+
+    rollback_id: UUID | None = None
 
 
 class InUse(Struct, frozen=True, kw_only=True):
@@ -70,26 +76,23 @@ async def admit(
     """One answer per wish. Nothing is admitted before the transaction's COMMIT stands."""
     new: dict[int, NewEffect] = {}
     again: dict[int, NextAttempt] = {}
-    closing: list[UUID] = []
     answers: list[Admission] = [Killed()] * len(wishes)
     for index, wish in enumerate(wishes):
         ask = _ask(wish)
-        fence = fences.get((ask.environment, ask.flag))
+        fence = _fence(wish, fences.get((ask.environment, ask.flag)))
         verdict = None if fence is None else _verdict(wish, ask, fence, fences)
         if fence is None or verdict is None or verdict.is_dead:
+            answers[index] = Killed(None if verdict is None else verdict.rollback_id)
             continue
         before = wish.known.by_step.get(wish.step.name)
         if before is None:
             new[index] = _new(ask, fence, verdict.is_off, 1, entropy)
+        elif before["status"] == "failed" and before["tombstoned"]:
+            new[index] = _new(ask, fence, verdict.is_off, before["generation"] + 1, entropy)
         elif before["tombstoned"]:
             continue
-        elif before["status"] == "failed" and before["epoch"] != fence.epoch:
-            new[index] = _new(ask, fence, verdict.is_off, before["generation"] + 1, entropy)
-            closing.append(before["id"])
         else:
-            again[index] = _again(ask, before, entropy)
-    if closing:
-        await store.tombstone(connection, closing)
+            again[index] = _again(ask, before, fence, entropy)
     won = await store.admit(connection, list(new.values()), START_WINDOW_MS, follows_reports=True) if new else set()
     if again:
         won |= await store.admit_again(connection, list(again.values()), START_WINDOW_MS, follows_reports=True)
@@ -107,7 +110,28 @@ async def admit(
             answers[index] = Admitted(effect_id=one.effect_id, token=one.token, epoch=one.epoch, attempt=attempt)
         else:
             answers[index] = Later()
+    await _join(connection, [(wish, answer) for wish, answer in zip(wishes, answers, strict=True) if wish.known.grant])
     return answers
+
+
+async def _join(connection: Connection, granted: Sequence[tuple[Wish, Admission]]) -> None:
+    """What is admitted under a grant is counted as continued, and joins the set of its rollback (P8)."""
+    rows = [
+        (wish.known.grant.rollback_id, answer.effect_id, wish.step.kind)
+        for wish, answer in granted
+        if wish.known.grant is not None and isinstance(answer, Admitted)
+    ]
+    if rows:
+        await connection.execute(QUERIES["continue"], *columns(rows, 3))
+        await arm(connection, [effect_id for _, effect_id, _ in rows])
+
+
+def _fence(wish: Wish, fence: Fence | None) -> Fence | None:
+    """The fence that judges the step: under a grant, as it was before the kill."""
+    grant = wish.known.grant
+    if fence is None or grant is None:
+        return fence
+    return msgspec.structs.replace(fence, closed=False, scopes=(), epoch=grant.closes_epoch)
 
 
 def _earlier(wish: Wish) -> int:
@@ -126,7 +150,9 @@ def _verdict(wish: Wish, ask: Ask, fence: Fence, fences: Mapping[FlagName, Fence
         for effect in wish.known.effects
         if not effect["is_off"] and effect["status"] != "failed"
     ]
-    theirs = {name[1]: one for name, one in fences.items() if name[0] == ask.environment} if siblings else None
+    theirs = (
+        {name[1]: one for name, one in fences.items() if name[0] == ask.environment} | {ask.flag: fence} if siblings else None
+    )
     verdict = admission.judge(fence, ask, siblings, theirs)
     return admission.judge(fence, ask) if verdict.by_sibling and wish.step.independent else verdict
 
@@ -162,12 +188,12 @@ def _new(ask: Ask, fence: Fence, is_off: bool, generation: int, entropy: Entropy
     )
 
 
-def _again(ask: Ask, before: Mapping[str, Any], entropy: Entropy) -> NextAttempt:
+def _again(ask: Ask, before: Mapping[str, Any], fence: Fence, entropy: Entropy) -> NextAttempt:
     return NextAttempt(
         effect_id=before["id"],
         token=entropy.uuid7(),
         attempt=before["attempt"] + 1,
-        epoch=before["epoch"],
+        epoch=fence.epoch,
         instance=ask.instance,
         lease_seconds=ask.lease_seconds,
         variant=ask.variant,

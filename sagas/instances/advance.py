@@ -16,19 +16,22 @@ from rescind.wire import Task
 from runtime.clock import Entropy
 from runtime.postgres import Connection
 from sagas.breakers import Breakers
-from sagas.core import admission, keys
+from sagas.core import keys
 from sagas.core.admission import START_WINDOW_MS, Fence
 from sagas.core.asks import PAYLOAD_BYTES_MAX
 from sagas.core.breakers import Hold
 from sagas.core.instances import Decision, Facts, State, Why, decide
+from sagas.core.stops import Stop
 from sagas.instances.admitting import Admitted, InUse, Killed, Later, Wish, admit
 from sagas.instances.facts import Known
 from sagas.instances.giving import Missing, given, key_of
 from sagas.instances.pacing import Paces
 from sagas.instances.plans import Planned, Plans
+from sagas.instances.stopping import Stops
 from sagas.instances.turns import Hands
 from sagas.instances.writes import Writes
 from sagas.store import FlagName
+from sagas.store_reports import arm
 
 ENDED = ("done", "undone", "killed")
 LEAVING = ("done", "undone")
@@ -64,12 +67,17 @@ class Advance:
         self._paces = Paces(connection)
         self._holds: dict[tuple[str, str], Hold] = {}
         self._states: dict[UUID, str] = {}
+        self._kills = Stops(connection, fences, writes)
+        self._stopped: dict[UUID, Stop] = {}
+        self._lifted: list[Known] = []
+        self._ended: list[UUID] = []
 
     async def go(self, knowns: Sequence[Known], hands: Mapping[UUID, Sequence[Hands]], all_hands: Sequence[Hands]) -> None:
         """Take all of them on. `hands` prefers, for each instance, who spoke of it."""
         open_: list[tuple[Known, Planned, Decision]] = []
-        for known in knowns:
-            if known.row["laid"] or known.row["state"] in ENDED:
+        await self._kills.look(knowns)
+        for known in map(self._after_kill, knowns):
+            if known.row["laid"] or (known.row["state"] in ENDED and not known.is_lifted):
                 self._rest(known)
                 continue
             name = (known.row["environment"], known.row["saga"], known.row["version"])
@@ -83,35 +91,49 @@ class Advance:
         refused, troubled, begun = await self._admit()
         for known, planned, decision in open_:
             self._settle(known, planned, decision, refused, troubled, begun)
+        await self._kills.tell(self._lifted)
+        if self._ended:  # what waited for them to end is undone
+            await arm(self._connection, self._ended)
 
     def state(self, known: Known) -> str:
         """Where the instance stands after this turn."""
         stands: str = known.row["state"]
         return self._states.get(known.row["uid"], stands)
 
+    def _after_kill(self, known: Known) -> Known:
+        """One that a kill had stopped goes on once nothing keeps it any more, else it is found again by the next lift."""
+        if known.row["laid"] or known.row["state"] != "killed":
+            return known
+        stop = self._kills.keeps(known)
+        if stop is None:
+            return msgspec.structs.replace(known, is_lifted=True)
+        self._kills.note(known, stop)
+        return known
+
     def _told(self, known: Known) -> Known:
-        """The facts with what the fence and the leases say."""
+        """The facts with what the fence and the leases say. The process that ran one which a kill stopped was told so."""
         row, facts = known.row, known.facts
-        is_killed = not row["is_off"] and (known.is_claimed or self._is_dead(row))
+        found = self._kills.of(known)
+        stop, grant = (found, None) if isinstance(found, Stop) else (None, found)
+        if stop is not None:
+            self._stopped[row["uid"]] = stop
         is_out = row["run_by"] is not None and any(
             fact.status == "admitted" and not fact.is_leased for fact in facts.steps.values()
         )
-        if is_out or row["uid"] in self._silent:
+        is_gone = known.is_lifted and row["run_by"] is not None
+        if is_out or is_gone or row["uid"] in self._silent:
             self._writes.say(row["uid"], "taken_over", detail={"from": row["run_by"]})
             row = {**row, "run_by": None, "taken_over": True}
             facts = msgspec.structs.replace(facts, taken_over=True)
-        facts = msgspec.structs.replace(facts, killed=is_killed)
-        return msgspec.structs.replace(known, row=row, facts=facts)
-
-    def _is_dead(self, row: Mapping[str, Any]) -> bool:
-        fence = self._fences.get((row["environment"], row["flag"]))
-        return fence is not None and admission.killer(fence, row["attributes"])[0]
+        facts = msgspec.structs.replace(facts, killed=stop is not None)
+        return msgspec.structs.replace(known, row=row, facts=facts, grant=grant)
 
     def _wish(self, known: Known, planned: Planned, step: str, in_seconds: float, hands: Sequence[Hands]) -> None:
         uid = known.row["uid"]
         if (uid, step) in self._taken:
             in_seconds = 0.0
-        taker = next((one for one in hands if one.takes(known.row, step)), None) if in_seconds <= 0 else None
+        able = (one for one in hands if one.claim.continues or known.grant is None)
+        taker = next((one for one in able if one.takes(known.row, step)), None) if in_seconds <= 0 else None
         if taker is None:
             self._writes.queue(known.row, step, in_seconds)
             return
@@ -140,9 +162,9 @@ class Advance:
             )
         )
 
-    async def _admit(self) -> tuple[set[UUID], dict[UUID, tuple[str, str, Any]], set[UUID]]:
+    async def _admit(self) -> tuple[dict[UUID, Stop], dict[UUID, tuple[str, str, Any]], set[UUID]]:
         """Who is refused by the fence, who has trouble with a step (step, reason, error), and of whom a step has begun."""
-        refused: set[UUID] = set()
+        refused: dict[UUID, Stop] = {}
         troubled: dict[UUID, tuple[str, str, Any]] = {}
         begun: set[UUID] = set()
         fit = [wish for wish in self._wishes if wish.fault is None]
@@ -161,8 +183,8 @@ class Advance:
                 case Admitted():
                     wish.hands.tasks.append(_task(wish, answer))
                     begun.add(uid)
-                case Killed():
-                    refused.add(uid)
+                case Killed(rollback_id=rollback_id):
+                    refused[uid] = Stop(rollback_ids=() if rollback_id is None else (rollback_id,))
                 case InUse(effect_id=owner):
                     troubled[uid] = (wish.step.name, "key_in_use", {"effect_id": owner and str(owner), "key": wish.key})
                 case Later():
@@ -191,7 +213,7 @@ class Advance:
         known: Known,
         planned: Planned,
         decision: Decision,
-        refused: set[UUID],
+        refused: Mapping[UUID, Stop],
         troubled: Mapping[UUID, tuple[str, str, Any]],
         begun: set[UUID],
     ) -> None:
@@ -229,6 +251,12 @@ class Advance:
                     state, laid = "undone", False
             case State.DONE:
                 result = known.results
+            case State.KILLED:
+                self._kills.note(known, refused.get(uid) or self._stopped[uid])
+        if known.is_lifted and decision.state is not State.KILLED:
+            self._lifted.append(known)
+        if laid or state in ENDED:
+            self._ended += self._kills.wait_for_end(known, is_killed=state == "killed")
         runs_alone = row["run_by"] is not None and state == "running"
         self._states[uid] = state
         if known.has_line and state in LEAVING:
@@ -238,6 +266,7 @@ class Advance:
             is_watched=known.is_watched,
             watch=laid or runs_alone or (is_out and state not in ENDED) or (known.has_line and state == "killed"),
             clear=(state != "running") and bool(known.facts.queued or known.facts.waits_standing),
+            keep=_delays(known, planned) if state == "killed" else (),
             state=state,
             reason=reason,
             error=error,
@@ -283,6 +312,12 @@ class Advance:
                 turned_back=True,
                 laid=True,
             )
+
+
+def _delays(known: Known, planned: Planned) -> tuple[str, ...]:
+    """The delays that stand: time goes on for one that a kill stopped."""
+    waits = (planned.wait(name) for name in known.facts.waits_standing)
+    return tuple(wait.name for wait in waits if wait is not None and wait.what == "delay")
 
 
 def _place(wish: Wish) -> tuple[str, str]:
@@ -331,4 +366,5 @@ def _task(wish: Wish, admitted: Admitted) -> Task:
         timeout_seconds=wish.step.act.timeout_seconds,
         heartbeat_timeout_seconds=wish.step.act.heartbeat_timeout_seconds,
         traceparent=row["traceparent"],
+        continued=wish.known.grant is not None,
     )

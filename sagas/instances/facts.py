@@ -11,7 +11,9 @@ from msgspec import Struct
 
 from runtime.postgres import Connection
 from sagas import sealing
+from sagas.core.effects import GIVEN_BACK_CODE
 from sagas.core.instances import Facts, StepFact
+from sagas.core.stops import Grant
 from sagas.instances.rows import QUERIES
 
 OF_TIME_ORDER = 7
@@ -31,16 +33,15 @@ class Known(Struct, frozen=True, kw_only=True):
     """Whether a coordinator looks at it."""
     has_line: bool = False
     """Whether it stands in the line of its subject."""
+    is_lifted: bool = False
+    """Whether a kill had stopped it, and it goes on now."""
+    grant: Grant | None = None
+    """Under which it goes on although it is killed (P8)."""
 
     @property
     def results(self) -> dict[str, Any]:
         """What the steps that succeeded gave back."""
         return {step: effect["result"] for step, effect in self.by_step.items() if effect["status"] == "succeeded"}
-
-    @property
-    def is_claimed(self) -> bool:
-        """Whether the rollback of a kill has taken something of it."""
-        return any(effect["carries"] == "kill" for effect in self.effects)
 
 
 async def load(connection: Connection, rows: Sequence[Mapping[str, Any]], new: frozenset[UUID]) -> list[Known]:
@@ -106,6 +107,7 @@ def _step(effect: Mapping[str, Any], earlier: int) -> StepFact:
         attempt=effect["attempt"] + earlier,
         is_final=isinstance(error, dict) and error.get("final") is True,
         is_leased=effect["is_leased"],
+        given_back=isinstance(error, dict) and error.get("code") == GIVEN_BACK_CODE,
         since_first_seconds=max(0.0, effect["since_first_seconds"]),
         looking="not" if (given_up := effect["look_up_given_up"]) is None else "in_vain" if given_up else "asked",
     )

@@ -1,5 +1,6 @@
 """What only time can say, in the ranges that this process's coordinator leases (P18): steps whose leases ran out, processes
-that fell silent, waits that have passed, undoings that have ended. It is read from rows: whoever holds a range goes on.
+that fell silent, waits that have passed, undoings that have ended, lifts of flags whose kills had stopped instances. It is read
+from rows: whoever holds a range goes on.
 """
 
 from __future__ import annotations
@@ -86,31 +87,44 @@ class Keeper:
             passed = await connection.fetch(QUERIES.passed, held, PAGE)
             ended = await connection.fetch(QUERIES.being_undone, held, PAGE)
             forgotten = await connection.fetch(lines.QUERIES.forgotten, held, PAGE)
+            lifted = await connection.fetch(QUERIES.lifted, held, PAGE)
             decided = await connection.fetch(lines.QUERIES.decided, held, PAGE)
-        for number in sorted({row["range"] for row in [*overdue, *passed, *forgotten, *decided]}):
+        going = {row["uid"] for row in lifted}
+        for number in sorted({row["range"] for row in [*overdue, *passed, *forgotten, *lifted, *decided]}):
             with contextlib.suppress(LeaseLost, *AGAIN):
-                await self._go_on(number, _of(overdue, number), _of(passed, number), _of(forgotten, number))
-                await self._leave(number, _of(decided, number))
+                await self._go_on(
+                    number, _of(overdue, number), _of(passed, number), _of(forgotten, number), _of(lifted, number)
+                )
+                await self._leave(number, [row for row in _of(decided, number) if row["uid"] not in going])
         with contextlib.suppress(LeaseLost, *AGAIN):
             await self._conclude(ended)
-        return max(map(len, (overdue, passed, ended, forgotten, decided))) == PAGE
+        return max(map(len, (overdue, passed, ended, forgotten, lifted, decided))) == PAGE
 
     async def _go_on(
-        self, number: int, overdue: Sequence[Record], passed: Sequence[Record], forgotten: Sequence[Record]
+        self,
+        number: int,
+        overdue: Sequence[Record],
+        passed: Sequence[Record],
+        forgotten: Sequence[Record],
+        lifted: Sequence[Record],
     ) -> None:
-        if not overdue and not passed and not forgotten:
+        if not (overdue or passed or forgotten or lifted):
             return
         turn = Turn(
             uids=[row["uid"] for row in overdue if row["is_out"]] + [row["uid"] for row in forgotten],
             silent=[row["uid"] for row in overdue if row["is_silent"]],
             passed=[(row["uid"], row["name"]) for row in passed],
         )
+        by_flag: dict[str, list[UUID]] = {}
+        for row in lifted:
+            by_flag.setdefault(row["flag"], []).append(row["uid"])
+        turns = [turn, *(Turn(uids=uids) for uids in by_flag.values())]
 
         async def fence(connection: Connection) -> None:
             await self._leases.fence(connection, number)
 
         async with self._pg.connection() as connection:
-            await self._engine.flush(connection, [turn], lock=fence)
+            await self._engine.flush(connection, turns, lock=fence)
 
     async def _conclude(self, ended: Sequence[Record]) -> None:
         """Say how undoings stand: ended, waiting for a person, or going on again. Whoever ended the last part of one has mostly

@@ -24,6 +24,8 @@ from sagas.instances.writes import Writes
 VERBS = ("cancel", "pause", "resume", "retry", "skip", "overtake")
 FACTS_MAX = 10_000
 FORWARD = ("running", "waiting")
+KEPT = ("cancel", "pause", "resume", "event", "approved", "refused")
+"""What is said to one that a kill stopped is kept for when it is lifted."""
 
 
 class Words:
@@ -63,14 +65,15 @@ class Words:
         planned = await self._plans.get(connection, (row["environment"], row["saga"], row["version"]))
         assert planned is not None, "definitions are never deleted"
         pivots = {step.name for step in planned.definition.steps if step.step_class == "pivot"}
-        if not pivots or row["state"] not in FORWARD:
+        if not pivots or row["state"] not in (*FORWARD, "killed"):
             return False
         [known] = await facts.load(connection, [dict(row)], frozenset())
         done = {name for name, fact in known.facts.steps.items() if fact.status == "succeeded"} | known.facts.skipped
         return not pivots.isdisjoint(done)
 
     async def _hear(self, connection: Connection, word: Word, row: Any, writes: Writes, hurried: set[tuple[UUID, str]]) -> bool:
-        if row["turned_back"] or row["state"] not in FORWARD:
+        may_hear = row["state"] in FORWARD or (row["state"] == "killed" and word.fact in KEPT)
+        if row["turned_back"] or not may_hear:
             return False
         if await connection.fetchval(QUERIES.facts_count, word.uid) >= FACTS_MAX:
             return False

@@ -33,6 +33,8 @@ class Writes:
         self._changes: list[tuple[Any, ...]] = []
         self._lays: list[Mapping[str, Any]] = []
         self._cleared: list[UUID] = []
+        self._kept: list[tuple[UUID, str]] = []
+        self._stops: dict[UUID, Sequence[tuple[str, str, int]]] = {}
         self._adopted: list[UUID] = []
         self._watched: list[UUID] = []
         self._unwatched: list[UUID] = []
@@ -65,8 +67,14 @@ class Writes:
         """Append a fact."""
         self._facts.append((uid, fact, name, plain(detail), by_whom, reason))
 
-    def change(self, row: Mapping[str, Any], *, is_watched: bool, watch: bool, clear: bool, **new: Any) -> None:
-        """Write where the instance stands now, as far as it differs from its row."""
+    def stop(self, uid: UUID, places: Sequence[tuple[str, str, int]]) -> None:
+        """A kill stopped it: found once one of these (environment, flag, epoch) is open later; empty: never more."""
+        self._stops[uid] = places
+
+    def change(
+        self, row: Mapping[str, Any], *, is_watched: bool, watch: bool, clear: bool, keep: Sequence[str] = (), **new: Any
+    ) -> None:
+        """Write where the instance stands now, as far as it differs from its row. `keep`: waits that are not cleared."""
         uid = row["uid"]
         taken_over = new.pop("taken_over", False)
         result = new.pop("result", None)
@@ -82,6 +90,7 @@ class Writes:
             self._lays.append(row)
         if clear:
             self._cleared.append(uid)
+            self._kept += [(uid, name) for name in keep]
         if taken_over:
             self._adopted.append(uid)
         if watch != is_watched:
@@ -107,7 +116,7 @@ class Writes:
         if self._adopted:
             await connection.execute(QUERIES.adopt, self._adopted)
         if self._cleared:
-            await connection.execute(QUERIES.clear, self._cleared)
+            await connection.execute(QUERIES.clear, self._cleared, *columns(self._kept, 2))
         if self._queue:
             await connection.execute(QUERIES.queue, *columns(self._queue, 7))
         if self._asked:
@@ -120,6 +129,8 @@ class Writes:
             await connection.execute(QUERIES.unwatch, self._unwatched)
         if self._changes:
             await connection.execute(QUERIES.change, *columns([_sealed(connection, one) for one in self._changes], 8))
+        if self._stops:
+            await self._stop(connection)
         if self._lays:
             laid = await self._laying.lay(connection, self._lays)
             self.laid, self.ended = laid.asks_workers, self.ended or laid.has_ended
@@ -128,6 +139,12 @@ class Writes:
             self.freed = await lines.leave(connection, self._leaving)
         if self.rings:
             await connection.execute(QUERIES.ring)
+
+    async def _stop(self, connection: Connection) -> None:
+        await connection.execute(QUERIES.let_go, list(self._stops))
+        rows = [(uid, *place) for uid, places in self._stops.items() for place in places]
+        if rows:
+            await connection.execute(QUERIES.stop, *columns(rows, 4))
 
 
 def _sealed(connection: Connection, change: tuple[Any, ...]) -> tuple[Any, ...]:

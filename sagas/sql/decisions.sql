@@ -57,6 +57,7 @@ SELECT c.id, c.state FROM sagas.compensations AS c WHERE c.id = ANY($1::uuid [])
 UPDATE sagas.dispositions AS d
 SET state = 'skipped', by_whom = $2, reason = $3, judge_at = NULL, changed_at = clock_timestamp()
 WHERE d.effect_id = ANY($1::uuid []) AND d.rollback_id = $4 AND d.state IN ('pending', 'waiting')
+    AND d.reason IS DISTINCT FROM 'continues' -- it is skipped once its instance has ended
     AND NOT EXISTS (SELECT FROM sagas.compensations AS c WHERE c.id = d.compensation_id AND c.state NOT IN ('due', 'waiting'))
 RETURNING d.effect_id, d.compensation_id
 

@@ -12,10 +12,10 @@ SELECT
     e.payload, e.result, e.admitted_at, e.completed_at, d.rollback_id AS owner, d.state AS disposition,
     d.compensation_id, d.judge_count, d.by_whom AS decided_by, d.reason,
     extract(EPOCH FROM e.lease_until - clock_timestamp())::double precision AS lease_left_seconds,
-    e.in_set
+    e.in_set, e.in_set AND sagas.continues($1, e.whole) AS continues
 FROM sagas.rollback_flags AS f
 CROSS JOIN LATERAL (
-    SELECT x.*, sagas.is_named(f, x) AS in_set FROM sagas.effects AS x
+    SELECT x.*, x AS whole, sagas.is_named(f, x) AS in_set FROM sagas.effects AS x
     WHERE x.environment = f.environment AND x.flag = f.flag
         AND x.id > coalesce(f.cursor, '00000000-0000-0000-0000-000000000000')
     ORDER BY x.id LIMIT $4
@@ -45,7 +45,7 @@ SELECT
     e.payload, e.result, e.admitted_at, e.completed_at, d.rollback_id AS owner, d.state AS disposition,
     d.compensation_id, d.judge_count, d.by_whom AS decided_by, d.reason,
     extract(EPOCH FROM e.lease_until - clock_timestamp())::double precision AS lease_left_seconds,
-    true AS in_set
+    true AS in_set, sagas.continues($1, e) AS continues
 FROM later AS l
 INNER JOIN sagas.effects AS e ON e.id = l.id
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
@@ -58,7 +58,7 @@ SELECT
     e.payload, e.result, e.admitted_at, e.completed_at, d.rollback_id AS owner, d.state AS disposition,
     d.compensation_id, d.judge_count, d.by_whom AS decided_by, d.reason,
     extract(EPOCH FROM e.lease_until - clock_timestamp())::double precision AS lease_left_seconds,
-    true AS in_set
+    true AS in_set, sagas.continues(d.rollback_id, e) AS continues
 FROM sagas.effects AS e
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
 WHERE e.id = ANY($1::uuid [])
@@ -71,7 +71,7 @@ SELECT
     e.payload, e.result, e.admitted_at, e.completed_at, d.rollback_id AS owner, d.state AS disposition,
     d.compensation_id, d.judge_count, d.by_whom AS decided_by, d.reason,
     extract(EPOCH FROM e.lease_until - clock_timestamp())::double precision AS lease_left_seconds,
-    sagas.in_set($1, e) AS in_set
+    sagas.in_set($1, e) AS in_set, sagas.continues($1, e) AS continues
 FROM sagas.effects AS e
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
 WHERE e.id = ANY($2::uuid [])

@@ -103,7 +103,8 @@ SELECT n.uid, n.facts, n.waits, n.queued, n.is_watched, n.leads,
     e.tombstoned, e.result, e.error, e.lease_until > clock_timestamp() AS is_leased,
     extract(EPOCH FROM clock_timestamp()
         - CASE WHEN e.attempt > 1 THEN uuid_extract_timestamp(e.id) ELSE e.admitted_at END)::double precision AS since_first_seconds,
-    d.state AS disposition, r.carries, k.given_up AS look_up_given_up
+    e.admitted_at, e.completed_at, e.revision_generation, e.revision, d.state AS disposition, d.reason AS disposition_reason,
+    r.carries, d.rollback_id, k.given_up AS look_up_given_up
 FROM said AS n
 LEFT JOIN sagas.effects AS e
     ON e.environment = n.environment AND e.saga = n.saga AND e.saga_instance = n.id AND e.saga_instance IS NOT NULL
@@ -144,11 +145,71 @@ FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text [], $5::text [], $6:
     AS n (uid, fact, name, detail, by_whom, reason)
 
 -- name: clear
--- Nothing waits and nothing lies ready of what goes forward no more.
+-- Nothing lies ready of what goes forward no more, and nothing waits but what is named.
 WITH unqueued AS (
     DELETE FROM sagas.ready AS r WHERE r.uid = ANY($1::uuid [])
 )
 DELETE FROM sagas.waits AS w WHERE w.uid = ANY($1::uuid [])
+    AND NOT EXISTS (SELECT FROM unnest($2::uuid [], $3::text []) AS k (uid, name) WHERE k.uid = w.uid AND k.name = w.name)
+
+-- name: let_go
+DELETE FROM sagas.stopped AS s WHERE s.uid = ANY($1::uuid [])
+
+-- name: stop
+-- To be looked at again once one of these flags is open under a later epoch.
+INSERT INTO sagas.stopped (range, environment, flag, epoch, uid)
+SELECT sagas.lease_range(n.uid), n.environment, n.flag, n.epoch, n.uid
+FROM unnest($1::uuid [], $2::text [], $3::text [], $4::bigint []) AS n (uid, environment, flag, epoch)
+ORDER BY n.uid, n.flag
+ON CONFLICT DO NOTHING
+
+-- name: lifted
+-- Instances of these ranges that a kill stopped and whose flag is open again: from one flag to the next by the key, however many each has.
+SELECT x.range, x.uid, x.flag
+FROM unnest($1::smallint []) AS h (range)
+CROSS JOIN LATERAL (
+    WITH RECURSIVE places AS (
+        (SELECT s.environment, s.flag FROM sagas.stopped AS s WHERE s.range = h.range ORDER BY s.environment, s.flag LIMIT 1)
+        UNION ALL
+        SELECT n.environment, n.flag
+        FROM places AS p
+        CROSS JOIN LATERAL (
+            SELECT s.environment, s.flag FROM sagas.stopped AS s
+            WHERE s.range = h.range AND (s.environment, s.flag) > (p.environment, p.flag)
+            ORDER BY s.environment, s.flag LIMIT 1
+        ) AS n
+    )
+    SELECT h.range, y.uid, p.flag
+    FROM places AS p
+    INNER JOIN sagas.fences AS f ON f.environment = p.environment AND f.flag = p.flag AND f.scope_key = '' AND NOT f.closed
+    CROSS JOIN LATERAL (
+        SELECT s.uid FROM sagas.stopped AS s
+        WHERE s.range = h.range AND s.environment = p.environment AND s.flag = p.flag AND s.epoch < f.epoch
+        ORDER BY s.epoch, s.uid LIMIT $2
+    ) AS y
+    LIMIT $2
+) AS x
+LIMIT $2
+
+-- name: grants
+-- What kills of these flags grant, as long as their rollbacks are not done.
+SELECT g.rollback_id, g.environment, g.flag, g.closes_epoch, g.saga, g.version, g.pivot, g.granted_at
+FROM unnest($1::text [], $2::text []) AS n (environment, flag)
+INNER JOIN sagas.grants AS g ON g.environment = n.environment AND g.flag = n.flag
+INNER JOIN sagas.rollbacks AS r ON r.id = g.rollback_id
+WHERE r.state <> 'settled' OR r.outcome = 'not_compensated'
+
+-- name: continue
+INSERT INTO sagas.continued (rollback_id, effect_id, kind)
+SELECT n.rollback_id, n.effect_id, n.kind FROM unnest($1::uuid [], $2::uuid [], $3::text []) AS n (rollback_id, effect_id, kind)
+ORDER BY n.rollback_id, n.effect_id
+ON CONFLICT DO NOTHING
+
+-- name: openings
+SELECT o.environment, o.flag, o.epoch, o.generation, o.revision, o.by_whom, o.reason
+FROM unnest($1::text [], $2::text [], $3::bigint []) AS n (environment, flag, epoch)
+INNER JOIN sagas.openings AS o ON o.environment = n.environment AND o.flag = n.flag AND o.epoch = n.epoch
+ORDER BY o.at
 
 -- name: watch
 INSERT INTO sagas.moving (range, uid) SELECT sagas.lease_range(u.uid), u.uid FROM unnest($1::uuid []) AS u (uid)
@@ -213,7 +274,7 @@ SELECT
     n.number, e.id, e.environment, e.kind, e.key, e.kind_version, e.flag, e.status, e.saga, e.saga_version, e.saga_instance, e.step,
     e.subject, e.payload, e.result, e.admitted_at, e.completed_at, d.rollback_id AS owner, d.state AS disposition,
     d.compensation_id, d.judge_count, d.by_whom AS decided_by, d.reason,
-    extract(EPOCH FROM e.lease_until - clock_timestamp())::double precision AS lease_left_seconds
+    extract(EPOCH FROM e.lease_until - clock_timestamp())::double precision AS lease_left_seconds, false AS continues
 FROM unnest($1::text [], $2::text [], $3::text []) WITH ORDINALITY AS n (environment, saga, id, number)
 INNER JOIN sagas.effects AS e ON e.environment = n.environment AND e.saga = n.saga AND e.saga_instance = n.id
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id

@@ -112,8 +112,10 @@ RETURNING id
 
 -- name: admit_again
 -- The next attempt at an effect that is proven not done, or a new start window for the present one. An attempt is admitted now,
--- at what was served to whoever asks now: rollbacks since a revision or a moment, and the version in force, go by it.
+-- at what was served to whoever asks now: rollbacks since a revision or a moment, and the version in force, go by it. And under the epoch
+-- that is open now: a kill that was lifted since has left it alone.
 UPDATE sagas.effects AS e SET
+    epoch = CASE WHEN e.attempt = a.attempt THEN e.epoch ELSE a.epoch END,
     status = 'admitted', begun = false, token = a.token, attempt = a.attempt, instance_id = a.instance_id,
     start_until = clock_timestamp() + $6::double precision * interval '1 millisecond',
     lease_until = greatest(
@@ -130,8 +132,9 @@ UPDATE sagas.effects AS e SET
     revision = CASE WHEN e.attempt = a.attempt THEN e.revision ELSE a.revision END,
     admitted_at = CASE WHEN e.attempt = a.attempt THEN e.admitted_at WHEN $11::boolean THEN clock_timestamp() ELSE now() END
 FROM unnest(
-    $1::uuid [], $2::uuid [], $3::integer [], $4::text [], $5::double precision [], $8::text [], $9::bigint [], $10::bigint []
-) AS a (id, token, attempt, instance_id, lease_seconds, variant, revision_generation, revision)
+    $1::uuid [], $2::uuid [], $3::integer [], $4::text [], $5::double precision [], $8::text [], $9::bigint [], $10::bigint [],
+    $12::bigint []
+) AS a (id, token, attempt, instance_id, lease_seconds, variant, revision_generation, revision, epoch)
 WHERE e.id = a.id AND NOT e.tombstoned AND e.attempt >= a.attempt - 1
 RETURNING e.id
 

@@ -148,6 +148,7 @@ class Attempts:
             attributes=effect.get("attributes") or {},
             expires=asked_at + (window_ms + (task.held_ms or 0)) / 1000,
             lease_seconds=task.lease_seconds,
+            continues=task.continued,
         )
 
     def _found(self, task: Task) -> Act | Step[..., Any] | None:

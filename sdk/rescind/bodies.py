@@ -31,6 +31,7 @@ class Permission:
 
     __slots__ = (
         "attributes",
+        "continues",
         "effect_id",
         "epoch",
         "expires",
@@ -55,6 +56,7 @@ class Permission:
         expires: float,
         lease_seconds: float,
         record: ProceededEffect | None = None,
+        continues: bool = False,
     ) -> None:
         self.effect_id = effect_id
         self.token = token
@@ -66,6 +68,8 @@ class Permission:
         """When the start window ends, on the monotonic clock."""
         self.lease_seconds = lease_seconds
         self.extend_at = 0.0
+        self.continues = continues
+        """A kill let it go on by name: the flag's kills do not stop it."""
         self.record = record
         """Where it was not the server that gave it: what stands in the journal."""
         self.request: EffectRequest | None = None
@@ -84,7 +88,7 @@ class Bodies:
         """Check and mark as begun, in one step. Call it from the thread that runs the body, right before it."""
         current = self._current
         with current.lock:
-            if not permission.is_off:
+            if not (permission.is_off or permission.continues):
                 if kill := current.dead(permission.flag, permission.epoch, permission.attributes):
                     return Begin.KILLED, kill
                 if current.epoch(permission.flag) > permission.epoch:

@@ -8,7 +8,7 @@ RescindError
 ├── NotDone                 raised by your code in an effect's body: it provably did not happen
 ├── SagaError               of one saga instance
 │   ├── SagaUndone          it failed or was cancelled, and what it had done is undone
-│   ├── SagaKilled          its flag was killed: nothing was begun, or what it had done is undone by the kill
+│   ├── SagaKilled          a kill stopped it: nothing was begun, or the kill undoes what it had done, unless lifted before
 │   ├── SagaConflict        its id is taken by another input or version
 │   ├── SagaUnknown         there is no such instance
 │   └── SagaRefused         it could not be started as it was asked for
@@ -106,7 +106,8 @@ class SagaUndone(SagaError):  # noqa: N818
 
 
 class SagaKilled(SagaError):  # noqa: N818
-    """Its flag was killed. Evaluate again and take the old path; the kill's rollback undoes what it had done."""
+    """A kill stopped it: evaluate again and take the old path. The kill's rollback undoes what it had done; lifted before it
+    took anything, the instance goes on after all. Who goes another way for the same order cancels it first: that is kept."""
 
 
 class SagaConflict(SagaError):  # noqa: N818

@@ -142,6 +142,7 @@ class Hands:
             acts=self._handlers.act_names,
             look_ups=self._handlers.look_names,
             instance=self._instance,
+            continues=True,
             limit=max(1, min(limit, CLAIM_MAX)),
             wait_seconds=wait_seconds,
             lease_seconds=self._lease_seconds,

@@ -179,11 +179,14 @@ class Saga:
         approve_above: dict[str, int] | None = None,
         ordered_by_subject: bool | str = False,
         retention_days: int | None = None,
+        on_kill: str | None = None,
     ) -> None:
         """`approve_above`: in minor units per currency; what is more is given back only once a person agrees.
 
         `ordered_by_subject`: instances of one subject run one after another; a name puts them in one line with that saga's.
         `retention_days`: for how long what was done is kept after an instance's end; left out, the server's own holds.
+        `on_kill`: of running instances when the flag is killed: compensate_now (the server's default), or
+        finish_then_compensate.
         """
         self.name = name
         self.version = version
@@ -192,6 +195,7 @@ class Saga:
         self.approve_above = approve_above
         self.ordered_by_subject = ordered_by_subject
         self.retention_days = retention_days
+        self.on_kill = on_kill
         self.steps: dict[str, Step[..., Any]] = {}
         self._waits: list[dict[str, Any]] = []
 
@@ -293,6 +297,8 @@ class Saga:
             document["ordered_by_subject"] = self.ordered_by_subject
         if self.retention_days is not None:
             document["retention_days"] = self.retention_days
+        if self.on_kill:
+            document["on_kill"] = self.on_kill
         return document | ({"description": self.description} if self.description else {})
 
     def _add(self, step: Step[..., Any]) -> None:

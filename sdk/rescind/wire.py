@@ -399,6 +399,8 @@ class TaskClaim(Struct, frozen=True, kw_only=True):
     """the steps whose outcome it can look up; their tasks have `verb: look_up`"""
     instance: str | None = None
     """the caller's id of the one instance it serves: of `client.run`"""
+    continues: bool = False
+    """it begins steps that a kill let go on by name (`Task.continued`), though it knows of the kill"""
     limit: Annotated[int, Meta(ge=1, le=256)] = 16
     wait_seconds: Annotated[float, Meta(ge=0, le=30)] = 10.0
     lease_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
@@ -431,6 +433,8 @@ class Task(Struct, frozen=True, kw_only=True):
     """so long the body may be silent: then it is cancelled, and in doubt"""
     traceparent: str | None = None
     """of the instance, where it was started under a trace"""
+    continued: bool = False
+    """of a step: its flag is killed, and the kill lets this instance go on by name (P8)"""
 
 
 class TaskClaimAnswer(Struct, frozen=True, kw_only=True):

@@ -38,7 +38,7 @@ def state_of(error: asyncpg.PostgresError) -> str:
 
 
 def problem_of(error: asyncpg.PostgresError, *, environment: str, flag: str) -> Problem | None:
-    """The refusal behind an error of `kill_v2` or `lift_v1`; null for an error of another kind."""
+    """The refusal behind an error of `kill_v3` or `lift_v2`; null for an error of another kind."""
     detail = getattr(error, "detail", None) or ""
     match state_of(error):
         case "RS003":

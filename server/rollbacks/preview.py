@@ -18,6 +18,7 @@ from server.rollbacks.requests import Since
 QUERIES = Queries.load("server.rollbacks", "preview")
 KILLS = Queries.load("server.rollbacks", "kills")
 EFFECTS_LIMIT_MS = 200
+CONTINUES_LIMIT_MS = 50
 WORKER_LIVE_SECONDS = 60.0
 SILENT_SECONDS = 15.0
 
@@ -43,6 +44,15 @@ class PreviewService(Struct, frozen=True, kw_only=True):
     silent: int
 
 
+class PreviewContinues(Struct, frozen=True, kw_only=True):
+    """So many running instances of a version would go on first; `past_pivot`: only those past theirs are counted, and would."""
+
+    saga: str
+    version: str
+    past_pivot: bool
+    instances: int
+
+
 class Preview(Struct, frozen=True, kw_only=True):
     """`GET .../flags/{key}/kill-preview`. `effects` is null where counting them would have taken too long."""
 
@@ -61,6 +71,8 @@ class Preview(Struct, frozen=True, kw_only=True):
     """How many of its effects did so, of those that are on record; null as `effects`."""
     history_gone_until: datetime | None = None
     """Effects admitted up to then have gone by retention, of those asked for: they cannot be undone any more."""
+    continues: list[PreviewContinues] | None = None
+    """Instances that the kill would let go on, and wait for; null as `effects`."""
     unknown: list[str]
     """What this preview does not know, or what a person should know first, in sentences."""
     as_of: datetime
@@ -86,8 +98,11 @@ class Previews:
                 (row[0], row[1], row[2]) for row in await connection.fetch(QUERIES.workers, environment, WORKER_LIVE_SECONDS)
             }
         rows = await self._effects(environment, flag, scope, since)
+        continues = await self._continues(environment, flag, scope)
         silent = sum(row["silent"] for row in services)
         unknown = [] if rows is not None else [f"the effects: counting them takes longer than {EFFECTS_LIMIT_MS} ms"]
+        if continues is None:
+            unknown.append("how many running instances would go on first")
         if silent:
             unknown.append(f"whether {silent} silent instances still run")
         if found["proceeds"]:
@@ -101,6 +116,7 @@ class Previews:
             effects=None if rows is None else kinds_of(rows),
             proceeds=found["proceeds"], proceeded=None if rows is None else sum(row["proceeded"] for row in rows),
             history_gone_until=horizon["gone_until"],
+            continues=continues,
             unknown=unknown + cannot_be_undone(rows or [], workers), as_of=found["as_of"],
         )  # fmt: skip
 
@@ -112,6 +128,18 @@ class Previews:
                 return list(await connection.fetch(QUERIES.effects, environment, flag, since.at, generation, n, scope))
         except asyncpg.QueryCanceledError:
             return None
+
+    async def _continues(self, environment: str, flag: str, scope: dict[str, Any]) -> list[PreviewContinues] | None:
+        try:
+            async with self._pg.transaction() as connection:
+                await connection.execute(QUERIES.limit_time, str(CONTINUES_LIMIT_MS))
+                return [_continues_of(row) for row in await connection.fetch(QUERIES.continues, environment, flag, scope)]
+        except asyncpg.QueryCanceledError:
+            return None
+
+
+def _continues_of(row: Any) -> PreviewContinues:
+    return PreviewContinues(saga=row["saga"], version=row["version"], past_pivot=row["past_pivot"], instances=row["number"])
 
 
 def gone_sentence(number: int, until: datetime) -> str:

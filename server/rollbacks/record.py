@@ -16,7 +16,8 @@ from msgspec import Struct, field
 from rescind.wire import Revision
 
 from runtime.queries import Queries
-from server.rollbacks import holders, retries, standby
+from server.rollbacks import continuing, holders, retries, standby
+from server.rollbacks.continuing import Continuing
 from server.rollbacks.holders import Proceeding
 from server.rollbacks.retries import Retry
 from server.rollbacks.standby import Standby
@@ -156,6 +157,8 @@ class RollbackRecord(Struct, frozen=True, kw_only=True):
     retrying: list[Retry] = []
     proceeding: Proceeding | None = None
     """Where a flag of it lets effects go on without the server."""
+    continuing: Continuing | None = None
+    """Instances that the kill lets go on first, by name, and the steps that they have begun since."""
     standby: Standby | None = None
     """Whether the synchronous standby had its last kill when that was answered; null where there is none."""
     gone: int = 0
@@ -176,6 +179,7 @@ async def load(connection: asyncpg.Connection, rollback_id: UUID) -> RollbackRec
         found,
         retrying=await retries.load(connection, rollback_id),
         proceeding=proceeding,
+        continuing=await continuing.load(connection, rollback_id),
         standby=await standby.load(connection, rollback_id),
         gone=await connection.fetchval(QUERIES.gone, rollback_id),
     )

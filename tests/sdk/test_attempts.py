@@ -107,6 +107,15 @@ async def test_after_a_known_kill_no_step_begins(site: Site, client: rescind.Asy
     assert begun == []
 
 
+async def test_a_step_that_the_kill_lets_go_on_by_name_begins(site: Site, client: rescind.AsyncClient) -> None:
+    # P8
+    await asyncio.to_thread(site.kill)
+    await until(lambda: not client.boolean(FLAG, True))
+    assert (await carried_out(client, "late", late_seconds=2.5, continued=True)).outcome == "not_started"
+    assert (await carried_out(client, "goes on", continued=True)).outcome == "succeeded"
+    assert begun == ["goes on"]
+
+
 @pytest.mark.parametrize(
     ("say", "outcome", "final"),
     [("declined", "failed", False), ("final", "failed", True), ("lost", "unknown", False), ("forever", "unknown", False)],

@@ -246,6 +246,23 @@ async def test_a_kill_takes_what_a_running_instance_has_done(site: Site) -> None
     assert "confirm" not in shop.done
 
 
+async def test_a_saga_that_finishes_first_is_done_and_then_undone_by_the_kill(site: Site) -> None:
+    # P8, P14
+    shop = Shop()
+    shop.saga.on_kill = "finish_then_compensate"
+    shop.held["capture"] = asyncio.Event()
+    async with rescind.AsyncClient(**site.options) as client, working(client, shop.saga):
+        handle = await client.start(shop.saga, id="4711", input={"order_id": "4711"})
+        await until(lambda: "capture" in shop.done)
+        await asyncio.to_thread(site.kill)
+        await until(lambda: not client.boolean(FLAG, True))
+        shop.held["capture"].set()
+        assert await handle.result(SECONDS) == RESULTS
+        await until(lambda: len(shop.undone) >= 2)
+    assert shop.done[-1] == "confirm"
+    assert shop.undone[-1] == "stock.reserve"
+
+
 async def test_a_step_evaluates_as_a_request_of_its_own(site: Site) -> None:
     # P3
     saga, seen = rescind.Saga("seeing", version="1", flag=FLAG), []

@@ -35,6 +35,8 @@ SELECT
 -- name: moving
 SELECT
     (SELECT count(*) FROM sagas.instances WHERE state IN ('running', 'undoing'))
+    + (SELECT count(*) FROM sagas.stopped AS s INNER JOIN sagas.fences AS f
+        ON f.environment = s.environment AND f.flag = s.flag AND f.scope_key = '' AND NOT f.closed AND s.epoch < f.epoch)
     + (SELECT count(*) FROM sagas.dispositions AS d WHERE chaos.moves(d))
     + (SELECT count(*) FROM sagas.rollbacks AS r
         WHERE r.carries = 'kill' AND r.state NOT IN ('settled', 'waiting') AND NOT chaos.is_behind(r)) AS count

@@ -26,15 +26,22 @@ FOR EACH ROW WHEN (NEW.holder <> '') EXECUTE FUNCTION chaos.note_lease();
 CREATE TRIGGER note_attempt AFTER INSERT OR UPDATE ON sagas.effects
 FOR EACH ROW EXECUTE FUNCTION chaos.note_attempt();
 
+-- Whether the instance of an effect goes on before it is undone, and waits for a person.
+CREATE FUNCTION chaos.is_asked(d sagas.dispositions) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT d.reason IS NOT DISTINCT FROM 'continues' AND EXISTS (
+        SELECT FROM sagas.instances AS i
+        WHERE i.environment = d.environment AND i.saga = d.saga AND i.id = d.saga_instance AND i.state = 'waiting')
+$$;
+
 -- Whether an effect is still to be undone by itself: nothing of its instance waits for a person, behind whom it stands (P14).
 CREATE FUNCTION chaos.moves(d sagas.dispositions) RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT d.state = 'pending' AND NOT EXISTS (
+    SELECT d.state = 'pending' AND NOT chaos.is_asked(d) AND NOT EXISTS (
         SELECT FROM sagas.dispositions AS w
         WHERE w.environment = d.environment AND w.saga = d.saga AND w.saga_instance = d.saga_instance AND w.state = 'waiting')
 $$;
 
 CREATE FUNCTION chaos.is_behind(r sagas.rollbacks) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT r.state = 'compensating' AND r.enumerated_at IS NOT NULL
-        AND EXISTS (SELECT FROM sagas.dispositions AS d WHERE d.rollback_id = r.id AND d.state = 'waiting')
+        AND EXISTS (SELECT FROM sagas.dispositions AS d WHERE d.rollback_id = r.id AND (d.state = 'waiting' OR chaos.is_asked(d)))
         AND NOT EXISTS (SELECT FROM sagas.dispositions AS d WHERE d.rollback_id = r.id AND chaos.moves(d))
 $$;

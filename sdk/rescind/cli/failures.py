@@ -98,7 +98,7 @@ def _say_unreachable(session: Session, error: Unreachable) -> Exit:
 
 def _say_direct(out: Console) -> None:
     out.print("  PostgreSQL directly: rescind kill FLAG --reason TEXT --direct, with RESCIND_DATABASE_URL set")
-    out.print("  or psql: SELECT * FROM rollbacks.kill_v2(...), the function that every path calls")
+    out.print("  or psql: SELECT * FROM rollbacks.kill_v3(...), the function that every path calls")
 
 
 def _plain(text: str) -> str:

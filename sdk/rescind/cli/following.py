@@ -114,7 +114,7 @@ def bars(record: Record) -> Group:
     state = "" if record["state"] == "settled" else str(record["state"])
     silence = f"{plural(silent, 'instance')} not confirmed" if silent else ""
     failures = [f"{matter} ({stand})" for matter, stand in waiting.failing(record)]
-    failures += waiting.proceeding(record)
+    failures += [*waiting.proceeding(record), *waiting.continuing(record)]
     return Group(", ".join(part for part in (state, silence) if part), table, *map(escape, failures))
 
 
@@ -179,7 +179,7 @@ def sum_up(session: Session, record: Record) -> None:
     rollback = record["id"]
     for matter, stand in waiting.failing(record):
         out.print(f"  [yellow]{escape(matter)}[/] ({escape(stand)})")
-    for line in (*waiting.lines(record.get("counts") or {}), *waiting.proceeding(record)):
+    for line in (*waiting.lines(record.get("counts") or {}), *waiting.proceeding(record), *waiting.continuing(record)):
         out.print(f"  [yellow]{escape(line)}[/]")
     match record["state"]:
         case "waiting":

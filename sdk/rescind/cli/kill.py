@@ -167,7 +167,7 @@ def kill_directly(session: Session, flag: str, body: dict[str, Any]) -> int:
         return Exit.OK
     raise ConfigurationError(
         "--direct needs the server package on this machine (pip install rescind-server), or call "
-        "rollbacks.kill_v2 with psql: it is the function that every path calls"
+        "rollbacks.kill_v3 with psql: it is the function that every path calls"
     )
 
 

@@ -49,6 +49,9 @@ def show(session: Session, found: dict[str, Any]) -> None:
         out.print(f"  it is killed already: rollback {standing['rollback_id']}; another kill joins it")
     if found.get("proceeds"):
         out.print(f"  it proceeds without the server: {found.get('proceeded') or 0} such effects are on record")
+    for one in found.get("continues") or []:
+        what = "past their pivot" if one["past_pivot"] else "running"
+        out.print(f"  {one['instances']} instances of {escape(one['saga'])} {escape(one['version'])} {what} would go on first")
     services = found["services"]
     names = ", ".join(f"{escape(name)} {count['instances']}" for name, count in services.items()) or "none known"
     out.print(f"  instances: {names}")

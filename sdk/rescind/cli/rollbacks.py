@@ -14,7 +14,7 @@ from rescind.cli.following import follow, sum_up
 from rescind.cli.options import reason_option
 from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import counts_table, instant, table_of
-from rescind.cli.waiting import failing, in_words, lines, proceeding
+from rescind.cli.waiting import continuing, failing, in_words, lines, proceeding
 
 REPORT_SECONDS = 120.0
 SHOWN_MAX = 50
@@ -119,7 +119,7 @@ def show_report(session: Session, found: dict[str, Any]) -> None:
     for matter, stand in failing(record):
         out.print(f"  [yellow]{escape(matter)}[/] ({escape(stand)})")
     show_waiting(session, found)
-    for line in proceeding(record):
+    for line in (*proceeding(record), *continuing(record)):
         out.print(f"  [yellow]{escape(line)}[/]")
     told = sum(kind["irreversible"] for kind in (record["counts"] or {}).values())
     if told:

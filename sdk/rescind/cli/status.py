@@ -10,7 +10,7 @@ from rich.markup import escape
 from rescind.cli.pages import whole
 from rescind.cli.session import Session, common, pass_session
 from rescind.cli.tables import plural, table_of
-from rescind.cli.waiting import proceeding
+from rescind.cli.waiting import continuing, proceeding
 
 NAMED_MAX = 5
 COLUMNS = ("flags", "state", "id", "reason", "fenced_at", "contained_at", "settled_at")
@@ -46,8 +46,9 @@ def status(session: Session) -> None:
     session.console.print(f"{at}: {plural(live, 'instance')}, {len(behind)} behind")
     if standing:
         session.console.print(table_of(named(standing), COLUMNS))
-        for row in [row for row in standing if row["state"] == "waiting"][:NAMED_MAX]:
-            for line in proceeding(session.api.request("GET", f"/v1/rollbacks/{row['id']}")):
+        for row in [row for row in standing if row["state"] in ("compensating", "waiting")][:NAMED_MAX]:
+            record = session.api.request("GET", f"/v1/rollbacks/{row['id']}")
+            for line in (*proceeding(record), *continuing(record)):
                 session.console.print(f"  [yellow]{escape(line)}[/]")
     else:
         session.console.print("nothing is killed")

@@ -63,6 +63,22 @@ def proceeding(record: Mapping[str, Any]) -> Iterable[str]:
             yield f"{holder['service']} {holder['instance']} was written off by {holder['by_whom']}: {holder['reason']}"
 
 
+def continuing(record: Mapping[str, Any]) -> Iterable[str]:
+    """The instances that the kill lets go on by name: the rollback waits until they have ended.
+
+    >>> one = {"saga": "order", "version": "1", "state": "waiting", "reason": "in_doubt", "instances": 2}
+    >>> list(continuing({"continuing": {"instances": [one], "continued": {"mail": 3}}}))
+    ['2 of order 1 go on first (waiting: in_doubt): undone once they have ended', '3 mail continued since the kill']
+    """
+    found = record.get("continuing") or {}
+    for one in found.get("instances", []):
+        stands = f" ({one['state']}: {one['reason']})" if one["reason"] else ""
+        verb = "goes" if one["instances"] == 1 else "go"
+        yield f"{one['instances']} of {one['saga']} {one['version']} {verb} on first{stands}: undone once they have ended"
+    for kind, number in found.get("continued", {}).items():
+        yield f"{number} {kind} continued since the kill"
+
+
 def failing(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Per kind that fails and is tried again: what is the matter, and where that stands (it changes with every attempt).
 

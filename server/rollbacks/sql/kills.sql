@@ -2,13 +2,13 @@
 
 -- name: kill
 -- A person's clock that runs ahead decides no later than the kill.
-SELECT * FROM rollbacks.kill_v2(
+SELECT * FROM rollbacks.kill_v3(
     $1::text, $2::text [], $3::text, $4::text, $5::text, $6::text, $7::double precision, $8::jsonb,
     $9::timestamptz, $10::bigint, $11::bigint, $12::timestamptz, $13::timestamptz, least($14::timestamptz, clock_timestamp()), $15::uuid, $16::boolean,
     $17::bigint, $18::bigint, $19::jsonb)
 
 -- name: lift
-SELECT * FROM rollbacks.lift_v1($1::text, $2::text, $3::text, $4::text, $5::integer, $6::boolean)
+SELECT * FROM rollbacks.lift_v2($1::text, $2::text, $3::text, $4::text, $5::integer, $6::boolean)
 
 -- name: fenced
 -- The instant after the commit, which no admission of the old epoch precedes; lost in a crash it is the kill's own, a little earlier.

@@ -30,6 +30,25 @@ WHERE i.environment = $1 AND i.signed_off_at IS NULL
     AND i.seen_at > clock_timestamp() - make_interval(secs => $2::double precision)
 GROUP BY i.service ORDER BY i.service LIMIT 1000
 
+-- name: continues
+-- Instances that a kill of everyone would let go on by name, of each version (docs/decisions/0029).
+SELECT d.name AS saga, d.version, coalesce(d.document ->> 'on_kill', '') <> 'finish_then_compensate' AS past_pivot, count(*) AS number
+FROM sagas.definitions AS d
+LEFT JOIN LATERAL (
+    SELECT s.value ->> 'name' AS step FROM jsonb_array_elements(d.document -> 'steps') AS s
+    WHERE s.value ->> 'class' = 'pivot' LIMIT 1
+) AS p ON true
+INNER JOIN sagas.instances AS i ON i.environment = d.environment AND i.saga = d.name AND i.version = d.version
+WHERE d.environment = $1 AND NOT d.is_kind AND d.document ->> 'flag' = $2
+    AND (d.document ->> 'on_kill' = 'finish_then_compensate' OR p.step IS NOT NULL)
+    AND i.state IN ('running', 'waiting') AND NOT i.is_off AND sagas.in_scope(i.attributes, $3::jsonb)
+    AND EXISTS (
+        SELECT FROM sagas.effects AS e
+        WHERE e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id AND e.saga_instance IS NOT NULL
+            AND NOT e.is_off
+            AND (d.document ->> 'on_kill' = 'finish_then_compensate' OR (e.step = p.step AND e.status = 'succeeded')))
+GROUP BY 1, 2, 3 ORDER BY 1, 2 LIMIT 100
+
 -- name: effects
 -- By the catalogue's rule (P15): the saga's step in that version; a loose effect, and one whose saga has no such step, by its kind
 -- in the version it names, or else in the one that was in force when it was admitted.

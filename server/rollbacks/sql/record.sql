@@ -52,6 +52,19 @@ FROM sagas.gone AS g WHERE g.rollback_id = $1
 -- name: gone
 SELECT coalesce(sum(g.number), 0)::bigint FROM sagas.gone AS g WHERE g.rollback_id = $1
 
+-- name: continued
+-- Steps that were begun under what the kill granted.
+SELECT c.kind, count(*) AS number FROM sagas.continued AS c WHERE c.rollback_id = $1 GROUP BY 1 ORDER BY 1
+
+-- name: continuing
+-- Instances that go on first: what was taken of them is undone once they have ended.
+SELECT d.saga, i.version, i.state, CASE WHEN i.state = 'waiting' THEN i.reason WHEN i.paused THEN 'paused' END AS reason,
+    count(DISTINCT d.saga_instance) AS number
+FROM sagas.dispositions AS d
+INNER JOIN sagas.instances AS i ON i.environment = d.environment AND i.saga = d.saga AND i.id = d.saga_instance
+WHERE d.rollback_id = $1 AND d.judge_at IS NOT NULL AND d.reason = 'continues'
+GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT 100
+
 -- name: containment
 -- One row per instance that was alive at the kill, with how and when it came to know. Silent for longer than $2 seconds before
 -- the kill, or signed off before it, is not alive. Where every flag has a staleness limit, an instance that obeys them serves off

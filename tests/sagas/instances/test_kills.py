@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.rollbacks import record
-from tests.sagas.coordinator.world import ENVIRONMENT, FLAG
+from tests.sagas.coordinator.world import ENVIRONMENT
 from tests.sagas.instances.test_undoing import fails
 from tests.sagas.instances.world import Server, World, claim
 from tests.waiting import until
@@ -49,18 +49,6 @@ async def test_the_last_report_after_the_kill_does_not_make_it_done(world: World
     await world.kill()
     await server.tell(confirm)
     assert (await server.ended("o1"))[0] == "killed"
-
-
-async def test_a_kill_lifted_before_anything_was_undone_lets_what_it_met_stay_killed(world: World, server: Server) -> None:
-    await world.plan()
-    await server.begin("o2")
-    await server.begin("o1", claim=claim(instance="o1"))
-    await world.kill(grace_seconds=60)
-    await server.tell(server.tasks[0])
-    assert (await server.ended("o1"))[0] == "killed"
-    await world.run("UPDATE sagas.fences SET closed = false, epoch = epoch + 1 WHERE flag = $1", FLAG)
-    assert await server.act() == ["reserve", "capture", "confirm"]
-    assert (await server.ended("o2"))[0] == "done"
 
 
 async def test_a_kill_that_names_what_is_being_undone_waits_for_it_and_reports_it(

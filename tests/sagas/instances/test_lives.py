@@ -62,6 +62,7 @@ class Lives(RuleBasedStateMachine):
         self.hands: Counter[str] = Counter()
         self.tries: list[str] = []
         self.states: list[State] = []
+        self.given_back: set[str] = set()
 
     # --- the shell ---------------------------------------------------------------------------------------------------
 
@@ -85,6 +86,9 @@ class Lives(RuleBasedStateMachine):
             self.learn_of(step, looking="asked")
         if self.decision.state is not State.RUNNING:
             self.learn(queued=frozenset())
+        if self.decision.state is State.KILLED:
+            delays = {wait.name for wait in self.plan.waits if wait.what == "delay"}
+            self.learn(waits_standing=self.facts.waits_standing & delays)
         again = decide(self.plan, self.facts, chance=chance)
         assert (again.begin, again.waits, again.look_up) == ((), (), ()), "asked for twice"
         assert again.state is self.decision.state
@@ -207,12 +211,19 @@ class Lives(RuleBasedStateMachine):
         self.look()
 
     @precondition(lambda self: self.out())
-    @rule(number=numbers, how=some.sampled_from(["succeeded", "failed", "in_doubt", "silent", "final"]), chance=chances)
+    @rule(
+        number=numbers,
+        how=some.sampled_from(["succeeded", "failed", "in_doubt", "silent", "final", "given_back"]),
+        chance=chances,
+    )
     def it_ends(self, number: int, how: str, chance: float) -> None:
         step = self.pick(number, self.out())
         match how:
             case "final":
                 self.end(step, status="failed", is_final=True)
+            case "given_back":
+                self.given_back.add(step)
+                self.end(step, status="failed", given_back=True)
             case "silent":
                 self.end(step)
             case _:
@@ -257,6 +268,14 @@ class Lives(RuleBasedStateMachine):
     @rule(what=some.sampled_from(["killed", "cancelled", "taken_over"]))
     def a_blow(self, what: str) -> None:
         self.learn(**{what: True})
+        self.look()
+
+    @precondition(lambda self: self.decision.state is State.KILLED)
+    @rule()
+    def the_kill_is_lifted(self) -> None:  # P17
+        """It goes on where it stood, as if it had not been stopped: nothing of it was taken."""
+        self.states = [state for state in self.states if state is not State.KILLED]
+        self.learn(killed=False)
         self.look()
 
     @rule()
@@ -319,7 +338,7 @@ class Lives(RuleBasedStateMachine):
     def attempts_are_bounded(self) -> None:
         words = Counter(self.tries)
         for step, count in words.items():
-            assert count <= ATTEMPTS_MAX + self.facts.retry_base.get(step, 0)
+            assert count <= ATTEMPTS_MAX + self.facts.retry_base.get(step, 0) + (step in self.given_back)
 
     def teardown(self) -> None:
         """All faults heal: what is handed out succeeds, waits end, people resume. Then it ends."""

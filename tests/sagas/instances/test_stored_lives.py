@@ -38,7 +38,7 @@ EVENT = {"name": "paid", "before": "confirm", "event": True}
 FORGET = """
 TRUNCATE sagas.instances, sagas.facts, sagas.ready, sagas.waits, sagas.moving, sagas.effects, sagas.keys, sagas.dispositions,
     sagas.members, sagas.late, sagas.attempts, sagas.compensations, sagas.rollbacks, sagas.rollback_flags, sagas.subjects,
-    sagas.definitions, chaos.writes CASCADE
+    sagas.definitions, sagas.stopped, sagas.openings, sagas.grants, sagas.continued, chaos.writes, flagd.kills CASCADE
 """
 LEASES_END = (
     "UPDATE sagas.effects SET lease_until = clock_timestamp() - interval '1 s', start_until = clock_timestamp() "
@@ -51,12 +51,37 @@ DUE = (
 )
 MOVING = (
     "SELECT EXISTS (SELECT FROM sagas.instances WHERE state IN ('running', 'undoing')) OR EXISTS (SELECT FROM "
-    "sagas.dispositions WHERE state = 'pending') OR EXISTS (SELECT FROM sagas.rollbacks WHERE carries = 'kill' AND "
-    "state NOT IN ('settled', 'waiting'))"
+    "sagas.dispositions d WHERE chaos.moves(d)) OR EXISTS (SELECT FROM sagas.rollbacks r WHERE carries = 'kill' AND "
+    "state NOT IN ('settled', 'waiting') AND NOT chaos.is_behind(r)) OR EXISTS (SELECT FROM sagas.stopped s JOIN "
+    "sagas.fences f USING (environment, flag) WHERE NOT f.closed AND s.epoch < f.epoch)"
 )
 FINAL = ("compensated", "irreversible", "skipped")
 AFTER = {"done": {"done"}, "undone": {"undone", "undoing", "waiting"}, "killed": {"killed"}}
 """Where an instance may be found after it was found in an end: late news opens an undoing again (P11)."""
+TAKEN = (
+    "SELECT count(*) FROM sagas.effects e JOIN sagas.dispositions d ON d.effect_id = e.id JOIN sagas.rollbacks r "
+    "ON r.id = d.rollback_id WHERE e.saga_instance = $1 AND r.carries = 'kill'"
+)
+NAMED = (
+    "SELECT count(*) FROM sagas.effects mine JOIN sagas.named n ON n.saga_instance = mine.saga_instance "
+    "JOIN sagas.rollbacks r ON r.id = n.rollback_id WHERE mine.id = $1 AND r.state <> 'settled' AND r.compensate <> 'none'"
+)
+"""How many effects of the instance of this one an unfinished rollback will come to."""
+GRANTED = (
+    "SELECT count(*) FROM sagas.effects mine JOIN sagas.continued c ON c.effect_id = mine.id JOIN sagas.grants g "
+    "ON g.rollback_id = c.rollback_id AND g.closes_epoch >= mine.epoch AND g.version = mine.saga_version "
+    "WHERE mine.id = $1 AND (g.pivot IS NULL OR EXISTS (SELECT FROM sagas.effects p WHERE p.saga_instance = mine.saga_instance "
+    "AND p.step = g.pivot AND p.completed_at <= g.granted_at))"
+)
+UNDOING_NOW = (
+    "SELECT count(*) FROM sagas.effects mine JOIN sagas.effects e ON e.saga_instance = mine.saga_instance "
+    "JOIN sagas.dispositions d ON d.effect_id = e.id WHERE mine.id = $1 AND d.reason IS DISTINCT FROM 'continues'"
+)
+UNCOUNTED = (
+    "SELECT count(*) FROM sagas.continued c JOIN sagas.rollbacks r ON r.id = c.rollback_id AND r.state = 'settled' "
+    "AND r.outcome IS NULL WHERE NOT EXISTS (SELECT FROM sagas.members m WHERE (m.rollback_id, m.effect_id) = "
+    "(c.rollback_id, c.effect_id))"
+)
 
 T = TypeVar("T")
 numbers = some.integers(0, 7)
@@ -73,6 +98,7 @@ class Lives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.hands: list[Task] = []
+        self.acted: set[str] = set()
         self.entries: list[Entry] = []
         self.started: dict[str, None] = {}
         self.reported: list[Reported] = []
@@ -85,19 +111,24 @@ class Lives(RuleBasedStateMachine):
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
-    @initialize(waits=some.booleans(), pivot=some.booleans())
-    def begin(self, waits: bool, pivot: bool) -> None:
-        self.do(self.lay_down(waits, pivot))
+    @initialize(waits=some.booleans(), pivot=some.booleans(), finishes=some.booleans())
+    def begin(self, waits: bool, pivot: bool, finishes: bool) -> None:
+        self.do(self.lay_down(waits, pivot, finishes))
 
-    async def lay_down(self, waits: bool, pivot: bool) -> None:
+    async def lay_down(self, waits: bool, pivot: bool, finishes: bool) -> None:
         await self.world.run(FORGET)
         await self.world.run("UPDATE sagas.fences SET closed = false, epoch = 1, rollback_id = NULL")
+        await self.world.know()
+        await self.world.run("UPDATE flagd.flags SET epoch = 1")
         for server in self.both:
             server.engine.plans.__init__(server.world.clock)  # type: ignore[misc]
         middle = {"class": "pivot"} if pivot else {}
         last = {"class": "retriable"} if pivot else {}
         steps = [step(name, act=ACT, **UNDOING, **fields) for name, fields in zip(NAMES, ({}, middle, last), strict=True)]
         await self.world.plan(*steps, waits=[EVENT] if waits else ())
+        if finishes:
+            on_kill = {"on_kill": "finish_then_compensate"}
+            await self.world.run("UPDATE sagas.definitions SET document = document || $1::jsonb", on_kill)
         self.waits = waits
 
     # --- what happens ------------------------------------------------------------------------------------------------
@@ -125,9 +156,13 @@ class Lives(RuleBasedStateMachine):
     def end(self, number: int, at: int, goes_on: bool, how: str) -> None:
         """A body comes to its end, and says so or not; `lost`: it was done, and nobody heard of it."""
         task = self.hands[number % len(self.hands)]
+        if how in ("failed", "final", "not_started") and task.token in self.acted:
+            return  # its provider has answered it: it cannot prove the contrary
         if how in ("succeeded", "lost", "done unknown"):
             self.provide(task)
         if how != "lost":
+            if how == "not_started" and (self.is_killed or task.continued):
+                self.hands.remove(task)  # its key is closed: it never begins
             self.tell(task, at, {"final": "failed", "done unknown": "unknown"}.get(how, how), goes_on, final=how == "final")
 
     @precondition(lambda self: self.hands)
@@ -165,16 +200,27 @@ class Lives(RuleBasedStateMachine):
         self.do(self.event(name, at))
 
     @precondition(lambda self: not self.is_killed)
-    @rule()
-    def the_flag_is_killed(self) -> None:
-        self.do(self.world.kill(closes_epoch=self.epoch))
+    @rule(grace=some.sampled_from([0.0, 60.0]), compensate=some.sampled_from(["auto", "auto", "none"]))
+    def the_flag_is_killed(self, grace: float, compensate: str) -> None:
+        self.do(self.world.kill_flags(grace=grace, compensate=compensate))
         self.is_killed, self.epoch = True, self.epoch + 1
 
     @precondition(lambda self: self.is_killed)
     @rule()
     def the_flag_is_lifted(self) -> None:
-        self.do(self.world.run("UPDATE sagas.fences SET closed = false, epoch = epoch + 1, rollback_id = NULL"))
+        self.do(self.world.lift_flag(force=True))
         self.is_killed, self.epoch = False, self.epoch + 1
+
+    @precondition(lambda self: not self.is_killed and self.started)
+    @rule(at=servers, works=some.booleans(), grace=some.sampled_from([60.0, 0.0]))
+    def it_was_a_mistake(self, at: int, works: bool, grace: float) -> None:
+        """Killed, met by somebody, and lifted: in grace, or too late for some."""
+        self.the_flag_is_killed(grace, "auto")
+        self.leases_run_out()
+        self.do(self.coordinate(at) if works else self.both[at].take(wait_seconds=0, limit=3))
+        self.what_was_acknowledged_is_there()
+        self.the_flag_is_lifted()
+        self.do(self.coordinate(1 - at))
 
     # --- how ---------------------------------------------------------------------------------------------------------
 
@@ -186,8 +232,14 @@ class Lives(RuleBasedStateMachine):
     async def check_hand(self, task: Task) -> None:
         """P8: a killed flag's steps are not handed out. P14: what is undone next is the latest that is left."""
         effect = task.effects[0]
+        if task.verb == "act" and task.continued:
+            assert await self.world.value(GRANTED, effect["id"]), "goes on though no kill granted it"
+            assert not await self.world.value(UNDOING_NOW, effect["id"]), "goes on while it is undone"
+            return
         if task.verb == "act":
             assert effect["variant"] == "off" or (not self.is_killed and effect["epoch"] == self.epoch), "past the fence"
+            named = 0 if effect["variant"] == "off" else await self.world.value(NAMED, effect["id"])
+            assert not named, "goes on, and a kill will undo it"
             return
         later = await self.world.value(
             "SELECT count(*) FROM sagas.effects e LEFT JOIN sagas.dispositions d ON d.effect_id = e.id, sagas.effects mine "
@@ -200,6 +252,7 @@ class Lives(RuleBasedStateMachine):
 
     def provide(self, task: Task) -> None:
         """The provider, which knows its keys."""
+        self.acted.add(task.token)
         effect = task.effects[0]
         verb = "act" if task.verb == "act" else "undo"
         known = {(entry.verb, entry.effect_id) for entry in self.entries}
@@ -253,6 +306,10 @@ class Lives(RuleBasedStateMachine):
         assert {row["id"] for row in rows} == set(self.started)
         for row in rows:
             before = self.states.get(row["id"])
+            if before == "killed" and row["state"] != "killed":  # P17: lifted, and nothing of it was taken
+                assert not self.is_killed
+                assert not self.do(self.world.value(TAKEN, row["id"]))
+                before = None
             assert row["state"] in AFTER.get(before or "", {row["state"]}), f"{before} became {row['state']}"
             self.states[row["id"]] = row["state"]
 
@@ -279,6 +336,10 @@ class Lives(RuleBasedStateMachine):
         self.ends |= {identity: state for identity, state in found.items() if state in FINAL}
 
     @invariant()
+    def what_continued_is_in_the_set(self) -> None:  # P8, P12
+        assert not self.do(self.world.value(UNCOUNTED))
+
+    @invariant()
     def nothing_is_undone_in_a_living_hand(self) -> None:  # P8
         sql = (
             "SELECT count(*) FROM sagas.effects e JOIN sagas.dispositions d ON d.effect_id = e.id "
@@ -294,7 +355,7 @@ class Lives(RuleBasedStateMachine):
     async def heal(self) -> None:
         """All faults heal: then it ends, and the history is sound."""
         if self.is_killed:
-            await self.world.run("UPDATE sagas.fences SET closed = false, epoch = epoch + 1, rollback_id = NULL")
+            await self.world.lift_flag(force=True)
         for name in sorted(self.started):
             await self.both[0].say(name, "resume")
             if self.waits:

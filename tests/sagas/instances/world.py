@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from rescind.wire import (
@@ -31,7 +32,7 @@ from sagas.instances.turns import Heard
 from sagas.instances.work import Work
 from sagas.ledger import Ledger
 from sagas.tasks import TaskService
-from tests.sagas.coordinator.world import ENVIRONMENT, FAST
+from tests.sagas.coordinator.world import ENVIRONMENT, FAST, FLAG
 from tests.sagas.coordinator.world import World as Coordinated
 
 ANYONE = Principal(
@@ -63,10 +64,19 @@ MOVING = """
 SELECT EXISTS (SELECT FROM sagas.ready) OR EXISTS (SELECT FROM sagas.look_ups WHERE NOT given_up)
     OR EXISTS (SELECT FROM sagas.waits WHERE at < 'infinity')
     OR EXISTS (SELECT FROM sagas.instances WHERE state = 'undoing' AND laid)
-    OR EXISTS (SELECT FROM sagas.dispositions WHERE state = 'pending')
+    OR EXISTS (SELECT FROM sagas.dispositions WHERE state = 'pending' AND reason IS DISTINCT FROM 'continues')
+    OR EXISTS (SELECT FROM sagas.stopped AS s INNER JOIN sagas.fences AS f ON f.environment = s.environment AND f.flag = s.flag
+        AND f.scope_key = '' AND NOT f.closed AND s.epoch < f.epoch)
     OR EXISTS (SELECT FROM sagas.rollbacks WHERE carries = 'kill' AND state IN ('fenced', 'drained', 'compensating'))
 """
 """Whether something is still going on by itself, beside what is in hands."""
+
+
+KILL = (
+    "SELECT rollback_id FROM rollbacks.{}($1, $2, 'bad release', 'kim', NULL, $3, $4, $5, $6, NULL, NULL, NULL, NULL, "
+    "NULL, NULL)"
+)
+LIFT = "SELECT settled FROM rollbacks.lift_v2($1, $2, 'alex', 'a mistake', NULL, $3)"
 
 
 class World(Coordinated):
@@ -103,6 +113,27 @@ class World(Coordinated):
                 list(waits),
                 version,
             )
+
+    async def know(self, *flags: str) -> None:
+        """The rows that the functions which kill and lift need of these flags."""
+        await self.run("INSERT INTO flagd.environments (name) VALUES ($1) ON CONFLICT DO NOTHING", ENVIRONMENT)
+        for flag in flags or (FLAG,):
+            await self.run(
+                "INSERT INTO flagd.flags (environment, key, document, off_variant, changed_generation, changed_revision) "
+                "VALUES ($1, $2, '{}', 'off', 1, 0) ON CONFLICT DO NOTHING",
+                ENVIRONMENT,
+                flag,
+            )
+
+    async def kill_flags(self, *flags: str, compensate: str = "auto", grace: float = 60.0, **fields: Any) -> UUID:
+        """The kill that every path calls."""
+        scope, since_at = fields.get("scope", {}), fields.get("since_at")
+        asked = (ENVIRONMENT, list(flags or (FLAG,)), compensate, grace, scope, since_at)
+        return await self.value(KILL.format(fields.get("by", "kill_v3")), *asked)  # type: ignore[no-any-return]
+
+    async def lift_flag(self, flag: str = FLAG, *, force: bool = False) -> list[UUID]:
+        """The lift that every path calls. The rollbacks that ended by it."""
+        return await self.value(LIFT, ENVIRONMENT, flag, force)  # type: ignore[no-any-return]
 
     async def effects_of(self, identity: str) -> list[tuple[str, str, int]]:
         """Step, status and attempt of what was done under an instance."""
@@ -204,6 +235,12 @@ class Server:
         report = TaskReport(id=task.id, token=task.token, outcome=outcome, verb=task.verb, **fields)  # type: ignore[arg-type]
         return await self.work.report(ENVIRONMENT, TaskReportRequest(worker="w1", reports=[report], claim=then), ANYONE)
 
+    async def history(self, identity: str, *facts: str) -> list[tuple[str, str, str | None]]:
+        """What was said of an instance: the fact, by whom and why; of these facts alone where some are named."""
+        shown = await self.shown(identity)
+        said = [(one["fact"], one["by_whom"], one["reason"]) for one in shown["history"]]
+        return [one for one in said if not facts or one[0] in facts]
+
     async def act(self, answers: Callable[[Task], dict[str, Any] | None] | None = None, **fields: Any) -> list[str]:
         """Work until nothing goes on by itself: act and undo, each as `answers` says, else with success. What was done."""
         done: list[str] = []
@@ -227,6 +264,7 @@ def claim(**fields: Any) -> TaskClaim:
         "acts": names,
         "look_ups": names,
         "wait_seconds": 5.0,
+        "continues": True,
     }
     values |= fields
     return TaskClaim(**values)

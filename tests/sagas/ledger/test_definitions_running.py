@@ -143,7 +143,6 @@ def test_every_fault_of_the_waits_is_named() -> None:
     ("said", "pointer"),
     [
         ({"on_kill": "finish"}, "/on_kill"),
-        ({"on_kill": "finish_then_compensate"}, "/on_kill"),
         ({"on_kill": "ignore"}, "/on_kill"),
     ],
 )
@@ -178,6 +177,11 @@ def test_retention_is_said_in_days_and_tuned_under_the_same_version() -> None:  
     meanings = {semantics_hash(read(one)) for one in (kept, saga(step("a")), saga(step("a"), retention_days=7))}
     assert len(meanings) == 1
     assert codes(saga(step("a"), retention_days=0)) == {"/retention_days": "invalid"}
+
+
+def test_a_saga_may_finish_before_a_kill_undoes_it() -> None:
+    assert codes(saga(on_kill="finish_then_compensate")) == {}
+    assert codes(saga(on_kill="finish_then_pray")) == {"/on_kill": "invalid"}
 
 
 def test_the_defaults_of_what_is_not_offered_may_be_written() -> None:
