@@ -64,7 +64,7 @@ class Drive:
         """Go on until the rollback has ended or the lease is lost."""
         while self._tools.leases.trusted(self._shards) and not self._stopping:
             try:
-                wait_seconds = await self._round()
+                wait_seconds = await self.round()
             except LeaseLost:
                 return
             except (RuntimeFault, asyncpg.PostgresError) as error:
@@ -83,7 +83,7 @@ class Drive:
                 pass
         self._bell.clear()
 
-    async def _round(self) -> float | None:
+    async def round(self) -> float | None:
         """One step. Returns how long to wait for the next, or null when there is none."""
         tools = self._tools
         async with tools.pg.connection() as connection:
