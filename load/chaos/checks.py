@@ -131,12 +131,7 @@ def _account(looked: Looked, identity: str) -> str:
 
 def fenced(history: History) -> Iterator[str]:
     """P8, P12: nothing of a killed epoch is begun once its flag is closed, and every effect that was is in the set."""
-    begun: dict[str, list[float]] = defaultdict(list)
-    seen: set[tuple[str, int]] = set()
-    for write in history.attempts:
-        if (write.row, write.fence) not in seen:
-            seen.add((write.row, write.fence))
-            begun[write.row].append(write.at)
+    begun = _begun(history)
     closings = [(rollback, closed) for rollback in history.rollbacks for closed in rollback.closed]
     for effect in history.effects:
         for rollback, closed in closings:
@@ -146,6 +141,17 @@ def fenced(history: History) -> Iterator[str]:
                 yield f"{effect} was begun after {closed}"
             if effect.disposition is None and rollback.outcome is None:
                 yield f"{effect} is of an epoch that {rollback} closed, and it is not in its set"
+
+
+def _begun(history: History) -> dict[str, list[float]]:
+    """When each attempt of each effect began."""
+    begun: dict[str, list[float]] = defaultdict(list)
+    seen: set[tuple[str, int]] = set()
+    for write in history.attempts:
+        if (write.row, write.fence) not in seen:
+            seen.add((write.row, write.fence))
+            begun[write.row].append(write.at)
+    return begun
 
 
 def in_order(history: History) -> Iterator[str]:
@@ -201,6 +207,7 @@ def nothing_lost(history: History) -> Iterator[str]:
         if (started.saga, started.id) not in looked.instances:
             yield f"{started} is not in the ledger"
     compensations = {effect.compensation_id: effect for effect in history.effects if effect.compensation_id}
+    begun = _begun(history)
     for reported in history.reported:
         effect = looked.effects.get(reported.id) if reported.verb == "act" else compensations.get(reported.id)
         if effect is None:
@@ -211,6 +218,10 @@ def nothing_lost(history: History) -> Iterator[str]:
             yield f"{reported} was recorded, and the ledger says {effect.status}"
         elif reported.verb != "act" and effect.compensation != "final":
             yield f"{reported} was recorded, and the ledger says {effect.compensation}"
+        elif reported.verb == "act" and reported.at and any(at > reported.at for at in begun[effect.id]):
+            yield f"{reported} was recorded, and it was begun again"
+        elif reported.verb != "act" and reported.token and effect.compensation_token != reported.token:
+            yield f"{reported} was recorded, and it was begun again"
     for told in history.told:
         instance = looked.instances.get((told.saga, told.id))
         if told.state == "done" and (instance is None or instance.state != "done"):

@@ -55,6 +55,8 @@ class Effect(Struct, frozen=True, kw_only=True):
     compensation_id: str | None = None
     compensation: str | None = None
     """the state of its compensation"""
+    compensation_token: str | None = None
+    """of the last attempt"""
 
 
 class Write(Struct, frozen=True, kw_only=True):
@@ -77,11 +79,14 @@ class Started(Struct, frozen=True, kw_only=True):
 
 
 class Reported(Struct, frozen=True, kw_only=True):
-    """A report that was answered `recorded`. `id`: of the effect, or of the compensation."""
+    """A report that was answered `recorded`. `id`: of the effect, or of the compensation; `at`: by this machine's clock, zero
+    where that is not known."""
 
     id: str
     verb: str
     outcome: str
+    at: float = 0.0
+    token: str = ""
 
 
 class Told(Struct, frozen=True, kw_only=True):

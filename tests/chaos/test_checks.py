@@ -169,6 +169,20 @@ PLANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "a report that was forgotten": (LOST, {"reported": [Reported(id="gone", verb="act", outcome="failed")]}),
     "a success that was taken back": (LOST, {"effects": with_effect("kept/ship", status="in_doubt")}),
     "an undoing that was taken back": (LOST, {"effects": with_effect("back/capture", compensation="due")}),
+    "a success that was begun again": (
+        LOST,
+        {
+            "reported": [Reported(id="kept/ship", verb="act", outcome="succeeded", at=3.0)],
+            "attempts": [Write(row="kept/ship", fence=2, holder="t2", at=3.5)],
+        },
+    ),
+    "an undoing that was begun again": (
+        LOST,
+        {
+            "reported": [Reported(id="c/back/capture", verb="undo", outcome="succeeded", token="t1")],
+            "effects": with_effect("back/capture", compensation_token="t2"),
+        },
+    ),
     "an end that was none": (LOST, {"told": [Told(saga="order", id="back", state="done")]}),
     "an instance that never ends": (ENDS, {"instances": with_state("kept", "running")}),
     "one that waits without a reason": (ENDS, {"instances": with_state("kept", "waiting")}),

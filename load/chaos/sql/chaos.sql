@@ -10,7 +10,8 @@ FROM sagas.instances AS i
 SELECT
     e.id::text AS id, e.saga, e.saga_instance AS order_id, e.step, e.status, e.flag, e.epoch, e.is_off,
     extract(EPOCH FROM e.admitted_at)::float8 AS admitted, extract(EPOCH FROM e.completed_at)::float8 AS completed,
-    d.state AS disposition, d.reason, d.compensation_id::text AS compensation_id, c.state AS compensation
+    d.state AS disposition, d.reason, d.compensation_id::text AS compensation_id, c.state AS compensation,
+    c.token::text AS compensation_token
 FROM sagas.effects AS e
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
 LEFT JOIN sagas.compensations AS c ON c.id = d.compensation_id

@@ -38,7 +38,9 @@ PASSES: tuple[str, ...] = (
     "UPDATE sagas.effects SET lease_until = clock_timestamp() - interval '1 s', start_until = clock_timestamp() "
     "- interval '1 s' WHERE status = 'admitted'",
     "UPDATE sagas.compensations SET lease_until = clock_timestamp() - interval '1 s' WHERE state = 'running'",
-    "UPDATE sagas.ready SET due_at = clock_timestamp() - interval '1 s' WHERE due_at > clock_timestamp()",
+    "UPDATE sagas.ready AS r SET due_at = statement_timestamp() - (1000 - n.place) * interval '1 ms' FROM (SELECT uid, step, "
+    "row_number() OVER (ORDER BY uid, step) AS place FROM sagas.ready WHERE due_at > statement_timestamp()) AS n "
+    "WHERE r.uid = n.uid AND r.step = n.step",
     "UPDATE sagas.compensations SET due_at = clock_timestamp() WHERE state = 'due'",
     "UPDATE sagas.dispositions SET judge_at = clock_timestamp() WHERE judge_at IS NOT NULL",
     "UPDATE sagas.leases SET expires_at = clock_timestamp() - interval '1 s' WHERE expires_at > clock_timestamp()",

@@ -23,7 +23,7 @@ from tests.sagas.simulation.shop import STEPS
 
 LONG = os.environ.get("RESCIND_TEST_LONG") == "1"
 SEEDS = range(1, 6) if LONG else range(1, 3)
-EVERY = 1 if LONG else 17
+EVERY = 1 if LONG else 7
 """Of so many writes one is met by a crash."""
 SIDES: tuple[Side, ...] = ("before", "after")
 
@@ -42,6 +42,7 @@ async def world(pg: Postgres) -> AsyncIterator[World]:
 async def lived(world: World, seed: int, *crash: Any) -> tuple[Run, dict[str, list[str]]]:
     """A run from nothing, and what it broke."""
     await world.run(FORGET)
+    await world.run("TRUNCATE sagas.breakers, sagas.paces, sagas.workers")
     await world.run("UPDATE sagas.fences SET closed = false, epoch = 1, rollback_id = NULL WHERE flag = $1", FLAG)
     await world.run("UPDATE sagas.leases SET holder = '', token = 0, expires_at = '-infinity'")
     world.entropy = Dealt(seed)
