@@ -218,9 +218,9 @@ def nothing_lost(history: History) -> Iterator[str]:
             yield f"{reported} was recorded, and the ledger says {effect.status}"
         elif reported.verb != "act" and effect.compensation != "final":
             yield f"{reported} was recorded, and the ledger says {effect.compensation}"
-        elif reported.verb == "act" and reported.at and any(at > reported.at for at in begun[effect.id]):
-            yield f"{reported} was recorded, and it was begun again"
-        elif reported.verb != "act" and reported.token and effect.compensation_token != reported.token:
+        elif (reported.verb == "act" and reported.at and any(at > reported.at for at in begun[effect.id])) or (
+            reported.verb != "act" and reported.token and effect.compensation_token != reported.token
+        ):
             yield f"{reported} was recorded, and it was begun again"
     for told in history.told:
         instance = looked.instances.get((told.saga, told.id))

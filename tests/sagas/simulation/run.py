@@ -1,7 +1,7 @@
 """One simulated run: servers, workers and a provider take turns as a seed says, one at a time, over a real database.
 
-Nothing happens by itself. A server answers, or looks after undoings, only in its turn; what time would bring is brought by a turn
-of its own, which moves the clock and the rows' instants. One crash is dealt (`Fate`); whoever it met begins a new life.
+Nothing happens by itself. A server answers, or looks after undoings, only in its turn; what time would bring is brought by a
+turn of its own, which moves the clock and the rows' instants. One crash is dealt (`Fate`); whoever it met begins a new life.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import asyncpg
 import msgspec

@@ -1,7 +1,7 @@
 """What the simulated sagas reach: a provider whose ledger is the judge, and workers who ask it and report (P8, P9, P13).
 
-The provider recognises keys for ever; a confirmation has none, and is begun at most once. A worker keeps what it was given, acts
-within the permission's window or says that it did not start, and reports until it is answered; one that ends loses all of it.
+The provider recognises keys for ever; a confirmation has none, and is begun at most once. A worker keeps what it was given,
+acts within the permission's window or says that it did not start, and reports until it is answered. One that ends loses it all.
 """
 
 from __future__ import annotations
