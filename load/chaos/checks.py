@@ -179,10 +179,21 @@ def _forward(looked: Looked, name: Name, effects: list[Effect]) -> Iterator[str]
 
 
 def _backward(looked: Looked, name: Name, effects: list[Effect]) -> Iterator[str]:
+    groups = {terms.name: terms.group for terms in looked.history.sagas[name[0]]}
     undone = [one for one in effects if one.disposition == "compensated" and looked.undos[one.id]]
-    for earlier, later in itertools.combinations(sorted(undone, key=lambda one: one.completed or one.admitted), 2):
+    for earlier, later in itertools.permutations(undone, 2):
+        are_neighbours = groups[earlier.step] is not None and groups[earlier.step] == groups[later.step]
+        if not (_completed_before(earlier, later) if are_neighbours else earlier.admitted < later.admitted):
+            continue
         if looked.asked_at("undo", earlier.id) < looked.undos[later.id][0].number:
             yield f"{name}: the undoing of {earlier.step} was begun before {later.step} was undone"
+
+
+def _completed_before(one: Effect, other: Effect) -> bool:
+    """Of two that ran beside each other; not where it came out only after they were to be undone: they stand by admission."""
+    if one.was_open or other.was_open or one.completed is None or other.completed is None:
+        return False
+    return one.completed < other.completed
 
 
 def one_writer(history: History) -> Iterator[str]:

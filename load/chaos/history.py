@@ -38,7 +38,8 @@ class Instance(Struct, frozen=True, kw_only=True):
 
 
 class Effect(Struct, frozen=True, kw_only=True):
-    """An effect in the end. `completed`: when its success was reported, in seconds; `disposition`: null where none is."""
+    """An effect in the end. `completed`: when its success was reported, in seconds; `disposition`: null where none is;
+    `was_open`: its outcome was not known when it was to be undone."""
 
     id: str
     saga: str
@@ -48,6 +49,7 @@ class Effect(Struct, frozen=True, kw_only=True):
     flag: str = ""
     epoch: int = 0
     is_off: bool = False
+    was_open: bool = False
     admitted: float = 0.0
     completed: float | None = None
     disposition: str | None = None

@@ -46,6 +46,7 @@ TRIES_MAX = 60
 GRACE_TRIES_MAX = 400
 """Two minutes: a drain begins again with each server that is killed in it."""
 LOOK_SECONDS = 0.3
+AWAY = "PostgreSQL is not available"
 READY = "rescind serve is ready: "
 CLI = (sys.executable, "-m", "rescind.cli")
 
@@ -113,8 +114,10 @@ class Stage:
         if role == "server":
             try:
                 self.gate.targets[number] = await _ready(child)
-            except StartError:
-                if child.process.returncode != -signal.SIGKILL:
+            except StartError as error:
+                if AWAY in str(error):  # PostgreSQL went away while it started: whoever looks after it starts it again
+                    await self.begin(role, number)
+                elif child.process.returncode != -signal.SIGKILL:
                     raise
                 return  # the next fault met it already
         child.drain()

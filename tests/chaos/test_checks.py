@@ -141,6 +141,17 @@ PLANTED: dict[str, tuple[str, dict[str, Any]]] = {
             ]
         },
     ),
+    "steps beside each other, undone in the order of completion": (
+        ORDER,
+        {
+            "sagas": {
+                "order": [
+                    msgspec.structs.replace(one, group="g" if one.name != "ship" else None) for one in SOUND.sagas["order"]
+                ]
+            },
+            "effects": with_effect("back/reserve", completed=9.0),
+        },
+    ),
     "a step that was begun beside the one before it": (
         ORDER,
         {"entries": [*without(2), msgspec.structs.replace(entry(4, "act", "kept", "capture"), asked=0)]},

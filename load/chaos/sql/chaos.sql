@@ -9,6 +9,7 @@ FROM sagas.instances AS i
 -- name: effects
 SELECT
     e.id::text AS id, e.saga, e.saga_instance AS order_id, e.step, e.status, e.flag, e.epoch, e.is_off,
+    EXISTS (SELECT FROM sagas.members AS m WHERE m.effect_id = e.id AND m.undetermined) AS was_open,
     extract(EPOCH FROM e.admitted_at)::float8 AS admitted, extract(EPOCH FROM e.completed_at)::float8 AS completed,
     d.state AS disposition, d.reason, d.compensation_id::text AS compensation_id, c.state AS compensation,
     c.token::text AS compensation_token

@@ -6,16 +6,19 @@ all processes, in the order in which they come, which a seed decides; `Fate` dea
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Literal
 
 import asyncpg
 
+from runtime.errors import Unavailable
 from runtime.postgres import Connection, Postgres, connect
 
 WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\b")
 POOL_MAX = 4
+CONNECT_TRIES_MAX = 5
 Side = Literal["before", "after"]
 
 
@@ -112,6 +115,14 @@ class Reached(Postgres):
     async def _connect(self, *_: Any, **__: Any) -> Connection:
         if self._line.process.is_dead:
             raise asyncpg.ConnectionDoesNotExistError("the process has ended")
-        connection = await connect(self.url, application_name=self.application_name)
+        connection = await _connected(self.url, self.application_name)
         connection.__class__ = self._line
         return connection
+
+
+async def _connected(url: str, name: str) -> Connection:
+    """A connection, however busy this machine is."""
+    for _ in range(CONNECT_TRIES_MAX):
+        with contextlib.suppress(Unavailable):
+            return await connect(url, application_name=name)
+    return await connect(url, application_name=name)
