@@ -135,7 +135,11 @@ def fenced(history: History) -> Iterator[str]:
     closings = [(rollback, closed) for rollback in history.rollbacks for closed in rollback.closed]
     for effect in history.effects:
         for rollback, closed in closings:
-            if effect.is_off or effect.flag != closed.flag or effect.epoch > closed.epoch:
+            if effect.is_off or effect.flag != closed.flag:
+                continue
+            if effect.epoch == closed.epoch + 1:
+                yield f"{effect} was admitted by a fence that {closed} had closed, and that no lift had opened"
+            if effect.epoch > closed.epoch:
                 continue
             if any(at > closed.at for at in [effect.admitted, *begun[effect.id]]):
                 yield f"{effect} was begun after {closed}"

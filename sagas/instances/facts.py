@@ -36,8 +36,11 @@ class Known(Struct, frozen=True, kw_only=True):
 
     @property
     def is_claimed(self) -> bool:
-        """Whether the rollback of a kill has taken something of it."""
-        return any(effect["carries"] == "kill" for effect in self.effects)
+        """Whether the rollback of a kill has taken something of it: not what provably never happened, which leaves it as it was."""
+        return any(
+            effect["carries"] == "kill" and (effect["disposition"], effect["status"]) != ("never_happened", "failed")
+            for effect in self.effects
+        )
 
 
 async def load(connection: Connection, rows: Sequence[Mapping[str, Any]], new: frozenset[UUID]) -> list[Known]:

@@ -160,6 +160,10 @@ PLANTED: dict[str, tuple[str, dict[str, Any]]] = {
         FENCE,
         {"rollbacks": [CLOSED], "effects": with_effect("back/capture", flag="f", epoch=1, admitted=5.5)},
     ),
+    "an effect that was admitted before the lift": (
+        FENCE,
+        {"rollbacks": [CLOSED], "effects": with_effect("back/capture", flag="f", epoch=2)},
+    ),
     "an attempt that was begun after the kill": (
         FENCE,
         {

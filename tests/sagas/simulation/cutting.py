@@ -23,12 +23,25 @@ Side = Literal["before", "after"]
 
 
 class Fate:
-    """The crash of one run: at the write of that number, from one on, before or after it; none where `at` is zero."""
+    """The crash of one run: at the write of that number, from one on, before or after it; none where `at` is zero.
 
-    def __init__(self, at: int = 0, side: Side = "before") -> None:
+    `twist`: a piece of the servers' SQL, and what is said instead: a mutant, which the judge has to find.
+    """
+
+    def __init__(self, at: int = 0, side: Side = "before", twist: tuple[str, str] | None = None) -> None:
         self.at = at
         self.side: Side = side
+        self.twist = twist or ("", "")
+        self.twisted = 0
         self.writes: list[str] = []
+
+    def said(self, query: str) -> str:
+        """What is said instead of it."""
+        piece, instead = self.twist
+        if not piece or piece not in query:
+            return query
+        self.twisted += 1
+        return query.replace(piece, instead)
 
     def write(self, process: str) -> Side | None:
         """Somebody is about to write. What they meet."""
@@ -52,16 +65,20 @@ class Line(Connection):
     has_written = False
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
-        return await self._said(query, lambda: super(Line, self).execute(query, *args, timeout=timeout))
+        said = self.process.fate.said(query)
+        return await self._said(query, lambda: super(Line, self).execute(said, *args, timeout=timeout))
 
     async def fetch(self, query: str, *args: Any, **more: Any) -> Any:
-        return await self._said(query, lambda: super(Line, self).fetch(query, *args, **more))
+        said = self.process.fate.said(query)
+        return await self._said(query, lambda: super(Line, self).fetch(said, *args, **more))
 
     async def fetchval(self, query: str, *args: Any, **more: Any) -> Any:
-        return await self._said(query, lambda: super(Line, self).fetchval(query, *args, **more))
+        said = self.process.fate.said(query)
+        return await self._said(query, lambda: super(Line, self).fetchval(said, *args, **more))
 
     async def fetchrow(self, query: str, *args: Any, **more: Any) -> Any:
-        return await self._said(query, lambda: super(Line, self).fetchrow(query, *args, **more))
+        said = self.process.fate.said(query)
+        return await self._said(query, lambda: super(Line, self).fetchrow(said, *args, **more))
 
     async def _said(self, query: str, say: Callable[[], Awaitable[Any]]) -> Any:
         if self.process.is_dead:

@@ -29,7 +29,7 @@ from tests.sagas.simulation.shop import TERMS, Hand, Held, Provider, Worker
 from tests.waiting import until
 
 SERVERS, WORKERS, NAMES = 2, 2, 4
-TURNS = 60
+TURNS = 120
 ROUNDS_MAX = 60
 LEASE_SECONDS = 3_600.0
 TUNING = Tuning(lease_seconds=LEASE_SECONDS, start_window_seconds=2.0)
@@ -120,10 +120,12 @@ class Host(Process):
 
 
 class Run:
-    """A run of one seed, and of one crash."""
+    """A run of one seed, and of one crash, or of one mutant."""
 
-    def __init__(self, world: World, seed: int, at: int = 0, side: Side = "before") -> None:
-        self.fate = Fate(at, side)
+    def __init__(
+        self, world: World, seed: int, at: int = 0, side: Side = "before", twist: tuple[str, str] | None = None
+    ) -> None:
+        self.fate = Fate(at, side, twist)
         self._world = world
         self._chance = random.Random(f"turns {seed}")
         self._clock = Hand()
@@ -156,7 +158,7 @@ class Run:
     async def _turn(self) -> None:
         turns: tuple[tuple[int, Callable[[], Awaitable[None]]], ...] = (
             (4, self._start), (6, self._claim), (10, self._act), (10, self._tell), (6, self._look), (2, self._time),
-            (1, self._kill_or_lift), (1, self._lose),
+            (2, self._kill_or_lift), (1, self._lose),
         )  # fmt: skip
         weights = [weight for weight, _ in turns]
         [(_, turn)] = self._chance.choices(turns, weights)
@@ -202,7 +204,8 @@ class Run:
         choices = [(worker, held) for worker in self._workers for held in worker.hands if held.outcome is None]
         if choices:
             worker, held = self._chance.choice(choices)
-            worker.act(held, doubts=self._chance.random() < 0.15)
+            luck = self._chance.random()
+            worker.act(held, doubts=luck < 0.15, declines=luck > 0.92)
 
     async def _tell(self) -> None:
         choices = [(worker, held) for worker in self._workers for held in worker.hands if held.outcome is not None]
@@ -213,7 +216,8 @@ class Run:
     async def _report(self, worker: Worker, held: Held, number: int, *, goes_on: bool) -> None:
         then = claim(wait_seconds=0, limit=1, lease_seconds=3600) if goes_on else None
         outcome = str(held.outcome)
-        answer = await self._ask(number, lambda host: host.server.tell(held.task, outcome, then=then))
+        final = {"final": True} if held.is_final else {}
+        answer = await self._ask(number, lambda host: host.server.tell(held.task, outcome, then=then, **final))
         if answer is None:
             return  # it is told again
         worker.hands.remove(held)

@@ -86,6 +86,8 @@ class Held(Struct, kw_only=True):
     task: Task
     since: float
     outcome: str | None = None
+    is_final: bool = False
+    """it failed, and trying again will not help"""
 
 
 class Worker(Process):
@@ -101,10 +103,14 @@ class Worker(Process):
         """Hold what was handed out."""
         self.hands += [Held(task=task, since=self._clock.at) for task in tasks]
 
-    def act(self, held: Held, doubts: bool) -> None:
-        """Carry it out; `doubts`: it is done, and the worker does not hear of it. It ends where fate says so."""
+    def act(self, held: Held, doubts: bool, declines: bool = False) -> None:
+        """Carry it out; `doubts`: it is done, and the worker does not hear of it; `declines`: the provider says no to a step. It
+        ends where fate says so."""
         if held.task.verb == "act" and (self._clock.at - held.since) * 1000 >= START_WINDOW_MS:
             held.outcome = "not_started"
+            return
+        if declines and held.task.verb == "act":
+            held.outcome, held.is_final = "failed", True
             return
         met = self.fate.write(self.name)
         stands = met != "before" and self._provider.ask(held.task)
