@@ -36,7 +36,7 @@ class Known(Struct, frozen=True, kw_only=True):
 
     @property
     def is_claimed(self) -> bool:
-        """Whether the rollback of a kill has taken something of it: not what provably never happened, which leaves it as it was."""
+        """Whether the rollback of a kill has taken something of it. What provably never happened leaves it as it was."""
         return any(
             effect["carries"] == "kill" and (effect["disposition"], effect["status"]) != ("never_happened", "failed")
             for effect in self.effects

@@ -104,8 +104,8 @@ class Worker(Process):
         self.hands += [Held(task=task, since=self._clock.at) for task in tasks]
 
     def act(self, held: Held, doubts: bool, declines: bool = False) -> None:
-        """Carry it out; `doubts`: it is done, and the worker does not hear of it; `declines`: the provider says no to a step. It
-        ends where fate says so."""
+        """Carry it out, and end where fate says so. `doubts`: it is done, and the worker does not hear of it; `declines`: the
+        provider says no to a step."""
         if held.task.verb == "act" and (self._clock.at - held.since) * 1000 >= START_WINDOW_MS:
             held.outcome = "not_started"
             return

@@ -31,7 +31,7 @@ MUTANTS: dict[str, tuple[str, tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-async def test_a_mutant_is_found(world: World, mutant: str) -> None:  # noqa: F811 - the fixture
+async def test_a_mutant_is_found(world: World, mutant: str) -> None:
     promise, twist = MUTANTS[mutant]
     for seed in range(1, SEEDS_MAX + 1):
         _, broken = await lived(world, seed, 0, "before", twist)
