@@ -23,7 +23,7 @@ from tests.sagas.simulation.shop import STEPS
 
 LONG = os.environ.get("RESCIND_TEST_LONG") == "1"
 SEEDS = range(1, 6) if LONG else range(1, 3)
-EVERY = 1 if LONG else 19
+EVERY = 1 if LONG else 29
 """Of so many writes one is met by a crash."""
 SIDES: tuple[Side, ...] = ("before", "after")
 
