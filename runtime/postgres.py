@@ -51,6 +51,8 @@ AWAY = (
     asyncpg.ReadOnlySQLTransactionError,  # a primary that has become a standby
     TargetServerAttributeNotMatched,  # no host is the primary yet
 )
+UNUSABLE = (asyncpg.InternalClientError, asyncpg.InterfaceError, OSError)
+"""What a connection says that was cut: of its last word too, which it may have heard before it knows that it is closed."""
 
 
 NEXT_STEPS = {
@@ -98,8 +100,11 @@ def _translated(connection: Connection | None = None) -> Iterator[None]:
         if connection is None:
             raise Refused("PostgreSQL", f"{error}. {NEXT_STEPS.get(type(error), OTHER_STEP)}") from error
         raise
-    except (asyncpg.InterfaceError, OSError) as error:
+    except UNUSABLE as error:
         if connection is None or lost(connection):
+            raise Unavailable("PostgreSQL", str(error)) from error
+        if isinstance(error, asyncpg.InternalClientError):
+            drop(connection)
             raise Unavailable("PostgreSQL", str(error)) from error
         raise
 
@@ -273,7 +278,7 @@ async def _roll_back(connection: Connection) -> None:
     except asyncio.CancelledError:
         drop(connection)
         raise
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+    except (asyncpg.PostgresError, *UNUSABLE, TimeoutError):
         drop(connection)
 
 
@@ -293,7 +298,7 @@ async def _commit(connection: Connection) -> None:
     except asyncio.CancelledError:
         drop(connection)
         raise
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (asyncpg.PostgresError, *UNUSABLE, TimeoutError) as error:
         drop(connection)
         raise OutcomeUnknown(f"the answer to COMMIT was lost: {error}") from error
     finally:

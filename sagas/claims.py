@@ -226,10 +226,10 @@ class Claims:
         if not able:
             return Choice(chosen=[])
         candidates = [_candidate(row) for row, _ in able.values()]
-        if relax:
-            one = relaxed(candidates)
-            return Choice(chosen=[one] if one else [])
         stands = [_stand(row) for row in await connection.fetch(QUERIES.stands, list(able))]
+        if relax:
+            one = relaxed(candidates, stands)
+            return Choice(chosen=[one] if one else [])
         allowances = await self._allowances(connection, able, limit)
         environment = next(iter(able.values()))[0]["environment"]
         for place in sorted(allowances):

@@ -95,7 +95,7 @@ class Coordinator:
             breakers=breakers,
             concurrency=self._tuning.concurrency,
         )
-        self._tools = Tools(
+        self.tools = Tools(
             pg=pg,
             clock=clock,
             entropy=entropy,
@@ -204,7 +204,7 @@ class Coordinator:
         for row in rows:
             if row["id"] in self._drives:
                 continue
-            drive = Drive(self._tools, row["id"], row["range"])
+            drive = Drive(self.tools, row["id"], row["range"])
             task = asyncio.create_task(drive.run())
             self._drives[row["id"]] = (drive, task)
             task.add_done_callback(partial(self._ended, row["id"]))

@@ -46,6 +46,7 @@ class Drive:
         self._passes = Passes(tools, rollback_id, shards, self._ring_in)
         self._news = 0
         self._weighed: tuple[int, int] | None = None
+        self._elsewhere: settlement.Elsewhere = {}
         self._skipped_to: UUID | None = None
         self._stopping = False
 
@@ -63,7 +64,7 @@ class Drive:
         """Go on until the rollback has ended or the lease is lost."""
         while self._tools.leases.trusted(self._shards) and not self._stopping:
             try:
-                wait_seconds = await self._round()
+                wait_seconds = await self.round()
             except LeaseLost:
                 return
             except (RuntimeFault, asyncpg.PostgresError) as error:
@@ -82,7 +83,7 @@ class Drive:
                 pass
         self._bell.clear()
 
-    async def _round(self) -> float | None:
+    async def round(self) -> float | None:
         """One step. Returns how long to wait for the next, or null when there is none."""
         tools = self._tools
         async with tools.pg.connection() as connection:
@@ -123,7 +124,8 @@ class Drive:
         if row["paused"]:
             moved |= row["state"] != "paused" and await self._pause()
         elif row["has_due"] and row["cancelled_by"] is None:
-            moved |= row["has_declared"] and await self._passes.claim(row, rollback)
+            begin = self._passes.claim if row["has_declared"] else self._passes.unblock
+            moved |= await begin(row, rollback)
             await self._passes.miss_workers()
         if moved:
             return 0.0
@@ -216,14 +218,13 @@ class Drive:
         tools = self._tools
         if row["state"] == "settled" or row["carries"] == "instances":
             return None
-        if row["state"] == "paused" or self._weighed == (row["version"], self._news):
-            return tools.poll_seconds
         news = self._news
+        if row["state"] == "paused" or await self._is_weighed(row["version"]):
+            return tools.poll_seconds
         async with tools.pg.connection() as connection:
             found = await settlement.sums(connection, self._id)
         if found.adds_up and row["is_held_open"]:
-            await self._write(QUERIES["pass"], row["version"], "compensating", "waiting")
-            self._weighed = (row["version"], news)
+            await self._rest(row, news)
             return tools.poll_seconds
         if found.adds_up or found.missing:
             async with tools.pg.transaction() as connection:
@@ -235,12 +236,29 @@ class Drive:
                 return 0.0
         if found.extra_count:
             log.error("rollback %s: %d effects were undone that are not in the set", self._id, found.extra_count)
-        if found.total("waiting") and not found.total("pending"):
-            await self._write(QUERIES["pass"], row["version"], "compensating", "waiting")
-            self._weighed = (row["version"], news)
-        elif not found.total("waiting"):
+        if found.total("waiting") + found.total("pending") and not await self._moves():
+            await self._rest(row, news)
+        else:
             await self._write(QUERIES["pass"], row["version"], "waiting", "compensating")
         return tools.poll_seconds
+
+    async def _is_weighed(self, version: int) -> bool:
+        """Whether nothing has come since it was seen to rest: neither here nor where another rollback undoes some of it."""
+        if self._weighed != (version, self._news):
+            return False
+        async with self._tools.pg.connection() as connection:
+            return not await settlement.has_changed(connection, self._elsewhere)
+
+    async def _moves(self) -> bool:
+        async with self._tools.pg.transaction() as connection:
+            await connection.execute(DISPATCH.prefer_indexes)
+            self._elsewhere = await settlement.elsewhere(connection, self._id)
+            return await settlement.moves(connection, self._id)
+
+    async def _rest(self, row: Record, news: int) -> None:
+        """Nothing of it moves by itself any more, until something is heard of."""
+        await self._write(QUERIES["pass"], row["version"], "compensating", "waiting")
+        self._weighed = (row["version"], news)
 
     async def _write(self, query: str, *arguments: Any) -> bool:
         """One fenced statement on the rollback's row. Returns whether it still was what it was."""

@@ -2,7 +2,7 @@
 
 A pass looks at one window of due compensations after the other. Where a window lets something begin, the next pass starts at
 the front again, for what is unblocked stands there. A pass that saw everything and could begin nothing asks why: a pace lets
-one begin soon, a worker may claim, a circle of merged compensations is opened, or it all waits for people.
+one begin soon, a worker may claim, a circle of merged compensations is opened, or it all stands behind questions to people.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Passes:
             if claimed.next_in_seconds is not None:
                 self._ring_in(claimed.next_in_seconds)
             if self._cursor is None:
-                return claimed.seen > 0 and not self._free and await self._unblock(row, rollback)
+                return not self._free and await self.unblock(row, rollback)
         return True
 
     async def _claim_window(self, rollback: Rollback, limit: int, *, relax: bool) -> Claimed | None:
@@ -72,18 +72,17 @@ class Passes:
             tools.dispatcher.carry_out(attempt, rollback, self._shards)
         return claimed
 
-    async def _unblock(self, row: Record, rollback: Rollback) -> bool:
-        """Something is due and nothing may begin. If it stays so: a circle is opened, or it all waits for a person."""
+    async def unblock(self, row: Record, rollback: Rollback) -> bool:
+        """Something is due and nothing may begin here. It all stands behind questions (docs/decisions/0033), or others go on
+        with it, or, if it stays so, a circle is opened."""
         async with self._tools.pg.transaction() as connection:
             await connection.execute(DISPATCH.prefer_indexes)
-            if not await connection.fetchval(DISPATCH.calm, rollback.environment, self._id):
-                return False
-            if await connection.fetchval(DISPATCH.moves_elsewhere, self._id):
-                return False
-        if not self._orderly and await self._open_circle(rollback):
-            return True
-        await self._write(QUERIES.wait_for_people, self._id, row["version"])
-        return False
+            standing = await connection.fetchrow(DISPATCH.standing, rollback.environment, self._id)
+            is_calm = standing["is_calm"] and not await connection.fetchval(DISPATCH.moves_elsewhere, self._id)
+        before, after = ("compensating", "waiting") if standing["is_asked"] else ("waiting", "compensating")
+        if row["state"] == before:
+            await self._write(QUERIES["pass"], self._id, row["version"], before, after)
+        return is_calm and not standing["is_asked"] and not self._orderly and await self._open_circle(rollback)
 
     async def _open_circle(self, rollback: Rollback) -> bool:
         """Merged compensations that wait for each other: one of them begins out of order (docs/decisions/0004)."""

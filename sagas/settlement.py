@@ -20,6 +20,9 @@ from runtime.postgres import Connection
 from runtime.queries import Queries
 
 QUERIES = Queries.load("sagas", "settlement")
+ELSEWHERE_MAX = 1_000
+Elsewhere = dict[UUID, str]
+"""State by effect."""
 STATES = ("compensated", "never_happened", "irreversible", "skipped", "waiting", "pending")
 
 
@@ -77,6 +80,23 @@ async def sums(connection: Connection, rollback_id: UUID) -> Sums:
         extra_count=sum(row["extra"] for row in rows),
         changed_at=max((row["changed_at"] for row in rows if row["changed_at"] is not None), default=None),
     )
+
+
+async def moves(connection: Connection, rollback_id: UUID) -> bool:
+    """Whether something of the set still ends by itself; else all that is left waits for a person, or stands behind that."""
+    return bool(await connection.fetchval(QUERIES.moves, rollback_id))
+
+
+async def elsewhere(connection: Connection, rollback_id: UUID) -> Elsewhere:
+    """How that stands which another rollback undoes and has not ended yet, as far as it is looked after."""
+    rows = await connection.fetch(QUERIES.undone_elsewhere, rollback_id, ELSEWHERE_MAX)
+    return {row["effect_id"]: row["state"] for row in rows}
+
+
+async def has_changed(connection: Connection, seen: Elsewhere) -> bool:
+    """Whether something of it stands otherwise than it was seen."""
+    rows = await connection.fetch(QUERIES.stand, list(seen)) if seen else []
+    return {row["effect_id"]: row["state"] for row in rows} != seen
 
 
 async def settle(connection: Connection, rollback_id: UUID, version: int, found: Sums) -> bool:

@@ -15,6 +15,7 @@ from flagd.core.ruleform import rules_of
 from flagd.errors import refused
 from flagd.service import FlagView
 from flagd.store_schedules import Rollout, Schedule
+from runtime.bodies import body_of
 from runtime.errors import Code
 from runtime.problem import Problem
 from runtime.storable import nul_faults
@@ -25,7 +26,7 @@ AnyRequest = Request[Any, Any, Any]
 
 async def read(request: AnyRequest) -> Any:
     """The body as plain values. Raises `Problem` 400 for what is no JSON (or MessagePack), or nested too deeply."""
-    body = await request.body()
+    body = await body_of(request)
     decode = msgspec.msgpack.decode if _kind(request.headers.get("content-type")) == MESSAGEPACK else msgspec.json.decode
     try:
         return decode(body)
@@ -39,7 +40,7 @@ async def read_object(request: AnyRequest, *, is_kept: bool = True) -> dict[str,
 
     `is_kept`: something of it will be stored, so that no text in it may hold a NUL.
     """
-    body = await request.body()
+    body = await body_of(request)
     if not body:
         return {}
     document = await read(request)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 
 from load.chaos.history import Effect, Entry, History, Instance, Name, Write
 
@@ -26,6 +27,11 @@ class Looked:
         for entry in history.entries:
             if entry.verb != "void":
                 (self.acts if entry.verb == "act" else self.undos)[entry.effect_id].append(entry)
+
+    def asked_at(self, verb: str, effect_id: str) -> int:
+        """When the provider was first asked to do it, else when it did."""
+        entries = (self.acts if verb == "act" else self.undos)[effect_id]
+        return min((entry.asked or entry.number for entry in entries), default=sys.maxsize)
 
     def of_instances(self) -> dict[Name, list[Effect]]:
         """The effects of each instance."""
@@ -123,23 +129,75 @@ def _account(looked: Looked, identity: str) -> str:
     return "waiting" if looked.waits(effect) or effect.disposition == "skipped" else "lost"
 
 
+def fenced(history: History) -> Iterator[str]:
+    """P8, P12: nothing of a killed epoch is begun once its flag is closed, and every effect that was is in the set."""
+    begun = _begun(history)
+    closings = [(rollback, closed) for rollback in history.rollbacks for closed in rollback.closed]
+    for effect in history.effects:
+        for rollback, closed in closings:
+            if effect.is_off or effect.flag != closed.flag:
+                continue
+            if effect.epoch == closed.epoch + 1:
+                yield f"{effect} was admitted by a fence that {closed} had closed, and that no lift had opened"
+            if effect.epoch > closed.epoch:
+                continue
+            if any(at > closed.at for at in [effect.admitted, *begun[effect.id]]):
+                yield f"{effect} was begun after {closed}"
+            if effect.disposition is None and rollback.outcome is None:
+                yield f"{effect} is of an epoch that {rollback} closed, and it is not in its set"
+
+
+def _begun(history: History) -> dict[str, list[float]]:
+    """When each attempt of each effect began."""
+    begun: dict[str, list[float]] = defaultdict(list)
+    seen: set[tuple[str, int]] = set()
+    for write in history.attempts:
+        if (write.row, write.fence) not in seen:
+            seen.add((write.row, write.fence))
+            begun[write.row].append(write.at)
+    return begun
+
+
 def in_order(history: History) -> Iterator[str]:
-    """P14: a step acts after all before it have, and what was completed later is undone earlier."""
+    """P14: a step is asked for after all before it acted; an undoing after all that was completed later is undone."""
     looked = Looked(history)
     for name, effects in looked.of_instances().items():
-        places = {terms.name: place for place, terms in enumerate(history.sagas[name[0]])}
-        latest = {effect.step: effect for effect in sorted(effects, key=lambda effect: effect.admitted)}
-        forward = sorted(latest.values(), key=lambda effect: places[effect.step])
-        instance = looked.instances.get(name)
-        skipped = instance.skipped if instance is not None else []
-        for before, after in pairwise(forward):
-            is_done = before.completed is not None and before.completed <= after.admitted
-            if not is_done and before.step not in skipped:
-                yield f"{after} was admitted before {before.step} was completed"
-        done = [effect for effect in forward if effect.disposition == "compensated" and looked.undos[effect.id]]
-        for earlier, later in pairwise(done):
-            if looked.undos[earlier.id][0].number < looked.undos[later.id][0].number:
-                yield f"{name}: {earlier.step} was undone before {later.step}"
+        yield from _forward(looked, name, effects)
+        yield from _backward(looked, name, effects)
+
+
+def _forward(looked: Looked, name: Name, effects: list[Effect]) -> Iterator[str]:
+    terms = looked.history.sagas[name[0]]
+    latest = {effect.step: effect for effect in sorted(effects, key=lambda effect: effect.admitted)}
+    instance = looked.instances.get(name)
+    skipped = instance.skipped if instance is not None else []
+    for before, after in itertools.combinations([one for one in terms if one.name in latest], 2):
+        if before.name in skipped or (before.group is not None and before.group == after.group):
+            continue
+        first, second = latest[before.name], latest[after.name]
+        if first.completed is None or first.completed > second.admitted:
+            yield f"{second} was admitted before {before.name} was completed"
+        acts = [act for act in looked.acts[first.id] if act.number > looked.asked_at("act", second.id)]
+        if acts:
+            yield f"{name}: {after.name} was asked for before {before.name} acted"
+
+
+def _backward(looked: Looked, name: Name, effects: list[Effect]) -> Iterator[str]:
+    groups = {terms.name: terms.group for terms in looked.history.sagas[name[0]]}
+    undone = [one for one in effects if one.disposition == "compensated" and looked.undos[one.id]]
+    for earlier, later in itertools.permutations(undone, 2):
+        are_neighbours = groups[earlier.step] is not None and groups[earlier.step] == groups[later.step]
+        if not (_completed_before(earlier, later) if are_neighbours else earlier.admitted < later.admitted):
+            continue
+        if looked.asked_at("undo", earlier.id) < looked.undos[later.id][0].number:
+            yield f"{name}: the undoing of {earlier.step} was begun before {later.step} was undone"
+
+
+def _completed_before(one: Effect, other: Effect) -> bool:
+    """Of two that ran beside each other; not where it came out only after they were to be undone: they stand by admission."""
+    if one.was_open or other.was_open or one.completed is None or other.completed is None:
+        return False
+    return one.completed < other.completed
 
 
 def one_writer(history: History) -> Iterator[str]:
@@ -164,6 +222,7 @@ def nothing_lost(history: History) -> Iterator[str]:
         if (started.saga, started.id) not in looked.instances:
             yield f"{started} is not in the ledger"
     compensations = {effect.compensation_id: effect for effect in history.effects if effect.compensation_id}
+    begun = _begun(history)
     for reported in history.reported:
         effect = looked.effects.get(reported.id) if reported.verb == "act" else compensations.get(reported.id)
         if effect is None:
@@ -174,6 +233,10 @@ def nothing_lost(history: History) -> Iterator[str]:
             yield f"{reported} was recorded, and the ledger says {effect.status}"
         elif reported.verb != "act" and effect.compensation != "final":
             yield f"{reported} was recorded, and the ledger says {effect.compensation}"
+        elif (reported.verb == "act" and reported.at and any(at > reported.at for at in begun[effect.id])) or (
+            reported.verb != "act" and reported.token and effect.compensation_token != reported.token
+        ):
+            yield f"{reported} was recorded, and it was begun again"
     for told in history.told:
         instance = looked.instances.get((told.saga, told.id))
         if told.state == "done" and (instance is None or instance.state != "done"):
@@ -198,8 +261,10 @@ def ends(history: History) -> Iterator[str]:
         if effect.disposition == "waiting" and not effect.reason:
             yield f"{effect} waits and does not say why"
     for rollback in history.rollbacks:
-        if rollback.state not in ("settled", "waiting", "behind"):
+        if rollback.state not in ("settled", "waiting"):
             yield f"{rollback} has not settled"
+        if rollback.state == "waiting" and not looked.asked:
+            yield f"{rollback} waits, and nobody is asked anything"
     for table, count in history.left.items():
         if count:
             yield f"{count} rows are left in {table}"
@@ -210,6 +275,7 @@ CHECKS: dict[str, Check] = {
     "what is recorded is so (P10)": known_for_sure,
     "undone exactly once (P13)": undone_once,
     "money adds up (P12)": money_adds_up,
+    "fenced for good (P8, P12)": fenced,
     "order (P14)": in_order,
     "one writer per fence (P18)": one_writer,
     "nothing acknowledged is lost (P10)": nothing_lost,

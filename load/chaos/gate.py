@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from typing import Any
 
 import httpx
@@ -37,7 +38,7 @@ class Acknowledged:
         elif name == "tasks:report":
             asks, answers = msgspec.json.decode(asked)["reports"], msgspec.json.decode(answered)["results"]
             self.reported += [
-                Reported(id=one["id"], verb=one.get("verb", "undo"), outcome=one["outcome"])
+                Reported(id=one["id"], verb=one.get("verb", "undo"), outcome=one["outcome"], at=time.time(), token=one["token"])
                 for one, said in zip(asks, answers, strict=True)
                 if said == "recorded"
             ]

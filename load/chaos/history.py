@@ -11,9 +11,10 @@ Name = tuple[str, str]
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """One line of the provider's own ledger; `number` counts from one in the order in which things were done.
+    """One line of the provider's own ledger; `number` rises in the order in which things were asked for and done.
 
-    `void`: there was nothing to undo, and the key is closed for what comes late.
+    `asked`: when it was first asked for, in the same counting; zero where that is not known. `void`: there was nothing to undo,
+    and the key is closed for what comes late.
     """
 
     number: int
@@ -23,6 +24,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     order: str
     step: str
     amount: int = 0
+    asked: int = 0
 
 
 class Instance(Struct, frozen=True, kw_only=True):
@@ -36,14 +38,18 @@ class Instance(Struct, frozen=True, kw_only=True):
 
 
 class Effect(Struct, frozen=True, kw_only=True):
-    """An effect in the end. `completed`: when its success was reported, in seconds; `disposition`: null where none is."""
+    """An effect in the end. `completed`: when its success was reported, in seconds; `disposition`: null where none is;
+    `was_open`: its outcome was not known when it was to be undone."""
 
     id: str
     saga: str
     order: str
     step: str
     status: str
+    flag: str = ""
+    epoch: int = 0
     is_off: bool = False
+    was_open: bool = False
     admitted: float = 0.0
     completed: float | None = None
     disposition: str | None = None
@@ -51,6 +57,8 @@ class Effect(Struct, frozen=True, kw_only=True):
     compensation_id: str | None = None
     compensation: str | None = None
     """the state of its compensation"""
+    compensation_token: str | None = None
+    """of the last attempt"""
 
 
 class Write(Struct, frozen=True, kw_only=True):
@@ -61,6 +69,8 @@ class Write(Struct, frozen=True, kw_only=True):
     """the lease's token, the attempt's number"""
     holder: str
     """who held the lease, the token of the attempt"""
+    at: float = 0.0
+    """by PostgreSQL's clock, in seconds"""
 
 
 class Started(Struct, frozen=True, kw_only=True):
@@ -71,11 +81,14 @@ class Started(Struct, frozen=True, kw_only=True):
 
 
 class Reported(Struct, frozen=True, kw_only=True):
-    """A report that was answered `recorded`. `id`: of the effect, or of the compensation."""
+    """A report that was answered `recorded`. `id`: of the effect, or of the compensation; `at`: by this machine's clock, zero
+    where that is not known."""
 
     id: str
     verb: str
     outcome: str
+    at: float = 0.0
+    token: str = ""
 
 
 class Told(Struct, frozen=True, kw_only=True):
@@ -86,11 +99,21 @@ class Told(Struct, frozen=True, kw_only=True):
     state: str
 
 
+class Closed(Struct, frozen=True, kw_only=True):
+    """A flag that a kill closed: up to which epoch, and when every admission under it had ended, in seconds."""
+
+    flag: str
+    epoch: int
+    at: float
+
+
 class Rollback(Struct, frozen=True, kw_only=True):
-    """A kill's rollback in the end. `behind`: compensating by its state, and all of the rest is behind what waits."""
+    """A kill's rollback in the end. `outcome`: why it undid nothing."""
 
     id: str
     state: str
+    outcome: str | None = None
+    closed: list[Closed] = []
 
 
 class Terms(Struct, frozen=True, kw_only=True):
@@ -98,6 +121,8 @@ class Terms(Struct, frozen=True, kw_only=True):
 
     name: str
     moves_money: bool = False
+    group: str | None = None
+    """steps of one group run beside each other"""
 
 
 class History(Struct, frozen=True, kw_only=True):

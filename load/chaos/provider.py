@@ -7,6 +7,7 @@ have no key. Undoing what was not done closes the key: what comes late is refuse
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections import Counter
@@ -47,6 +48,8 @@ class Provider:
         self._chance = random.Random(f"provider {seed}")
         self._keys: dict[str, tuple[float, dict[str, Any]]] = {}
         self._closed: set[str] = set()
+        self._moments = itertools.count(1)
+        self._asked: dict[tuple[str, str], int] = {}
         self._late: set[asyncio.Task[None]] = set()
 
     def app(self) -> App:
@@ -57,6 +60,7 @@ class Provider:
         """One request. Raises `DroppedError` where the connection is closed without a reply."""
         ask = msgspec.json.decode(request.body, type=Ask)
         verb: Literal["act", "undo"] = "undo" if request.path == "/undo" else "act"
+        self._asked.setdefault((verb, ask.effect_id), next(self._moments))
         fate = self._fate()
         if fate == "busy":
             return json_reply({}, 429)
@@ -118,7 +122,8 @@ class Provider:
         if is_void:
             self._closed.add(ask.effect_id)
         entry = Entry(
-            number=len(self.entries) + 1,
+            number=next(self._moments),
+            asked=self._asked[verb, ask.effect_id],
             verb="void" if is_void else verb,
             effect_id=ask.effect_id,
             saga=ask.saga,

@@ -43,4 +43,4 @@ def _effect(row: Record) -> Effect:
 
 
 def _write(row: Record) -> Write:
-    return Write(row=row["row_id"], fence=row["fence"], holder=row["holder"])
+    return Write(row=row["row_id"], fence=row["fence"], holder=row["holder"], at=row["at"])

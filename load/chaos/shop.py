@@ -1,6 +1,7 @@
-"""The sagas of the loop, as a team writes them: `rescind work load.chaos.shop:order load.chaos.shop:parcel`.
+"""The sagas of the loop, as a team writes them: `rescind work load.chaos.shop:order`, and so on.
 
-`order` ends with a mail, which is sent once at most; `parcel` has a pivot, and goes forward past it.
+`order` ends with a mail, which is sent once at most; `parcel` has a pivot, and goes forward past it; `gift` begins with two
+steps beside each other, which are completed in either order.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import rescind
 
-FLAGS = {"order": "chaos.order", "parcel": "chaos.parcel"}
+FLAGS = {"order": "chaos.order", "parcel": "chaos.parcel", "gift": "chaos.gift"}
 RECOGNISED_SECONDS = 15.0
 """Half of the provider's window: what was begun within it, and then stopped for the longest stop, still arrives inside that."""
 RETRY = {"first_seconds": 0.1, "factor": 2.0, "cap_seconds": 1.0, "attempts_max": 12}
@@ -27,7 +28,9 @@ _clients: list[httpx.AsyncClient] = []
 
 order = rescind.Saga("order", version="1", flag=FLAGS["order"])
 parcel = rescind.Saga("parcel", version="1", flag=FLAGS["parcel"])
-SAGAS = {"order": order, "parcel": parcel}
+gift = rescind.Saga("gift", version="1", flag=FLAGS["gift"])
+SAGAS = {"order": order, "parcel": parcel, "gift": gift}
+GROUPS = {"wrap": "together", "card": "together"}
 
 
 async def ask(verb: str, effect: rescind.Effect, key: str | None) -> dict[str, Any]:
@@ -103,5 +106,23 @@ async def ship(order_id: str, effect: rescind.Effect) -> dict[str, Any]:
     return await act(effect)
 
 
-for step in (reserve, capture, pack, charge, ship):
+@gift.step(kind="gift.wrap", key="wrap:{order_id}", group=GROUPS["wrap"], **UNDOING)
+async def wrap(order_id: str, effect: rescind.Effect) -> dict[str, Any]:
+    """Paper."""
+    return await act(effect)
+
+
+@gift.step(kind="gift.card", key="card:{order_id}", group=GROUPS["card"], **UNDOING)
+async def card(order_id: str, effect: rescind.Effect) -> dict[str, Any]:
+    """Good wishes."""
+    return await act(effect)
+
+
+@gift.step(kind="gift.capture", key="capture:{order_id}", name="capture", currency_code="EUR", **UNDOING)
+async def pay(order_id: str, amount_cents: int, effect: rescind.Effect) -> dict[str, Any]:
+    """Money."""
+    return await act(effect)
+
+
+for step in (reserve, capture, pack, charge, ship, wrap, card, pay):
     step.compensation(undo)

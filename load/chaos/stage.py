@@ -27,7 +27,7 @@ from load.chaos.faults import Fault
 from load.chaos.gate import Gate
 from load.chaos.provider import Provider
 from load.chaos.reading import QUERIES, watch
-from load.chaos.shop import FLAGS
+from load.chaos.shop import FLAGS, SAGAS
 from runtime import tokens
 from runtime.embedded import EmbeddedPostgres, EmbeddedValkey
 from runtime.errors import RuntimeFault
@@ -43,9 +43,12 @@ WORKER_LEASE_SECONDS = 2
 START_SECONDS = 90.0
 ASK_SECONDS = 5.0
 TRIES_MAX = 60
+GRACE_TRIES_MAX = 400
+"""Two minutes: a drain begins again with each server that is killed in it."""
 LOOK_SECONDS = 0.3
 GRACE_SECONDS = 60.0
 """Of a kill that is lifted as a mistake: far longer than it stands."""
+AWAY = "PostgreSQL is not available"
 READY = "rescind serve is ready: "
 CLI = (sys.executable, "-m", "rescind.cli")
 
@@ -69,6 +72,7 @@ class Stage:
         self._processes = Children(folder)
         self._stack = AsyncExitStack()
         self._restarting = asyncio.Lock()
+        self._killing = {flag: asyncio.Lock() for flag in FLAGS.values()}
 
     async def start(self, on_started: Callable[[], None]) -> None:
         """Start all of it; `on_started` is called as each is there. `stop` is to be called in every case."""
@@ -112,8 +116,10 @@ class Stage:
         if role == "server":
             try:
                 self.gate.targets[number] = await _ready(child)
-            except StartError:
-                if child.process.returncode != -signal.SIGKILL:
+            except StartError as error:
+                if AWAY in str(error):  # PostgreSQL went away while it started: whoever looks after it starts it again
+                    await self.begin(role, number)
+                elif child.process.returncode != -signal.SIGKILL:
                     raise
                 return  # the next fault met it already
         child.drain()
@@ -185,16 +191,23 @@ class Stage:
                 await connection.close()
 
     async def _kill_flag(self, flag: str, seconds: float, *, is_mistake: bool) -> None:
-        """Lifted in its grace period, with nothing undone, or once its undoing has begun."""
+        """Lifted in its grace period, with nothing undone, or once its undoing has begun. One after another: a lift whose
+        answer was lost is asked for again, and would meet the next kill."""
         grace_seconds = GRACE_SECONDS if is_mistake else 0.0
-        await self._insist("POST", f"/flags/{flag}/kill", {"reason": "chaos", "grace_seconds": grace_seconds})
-        await asyncio.sleep(seconds)
-        for _ in range(0 if is_mistake else TRIES_MAX):
-            with suppress(asyncpg.PostgresError, RuntimeFault, OSError):
+        async with self._killing[flag]:
+            await self._insist("POST", f"/flags/{flag}/kill", {"reason": "chaos", "grace_seconds": grace_seconds})
+            await asyncio.sleep(seconds)
+            if not is_mistake:
+                await self._past_grace(flag)
+            await self._lift(flag)
+
+    async def _past_grace(self, flag: str) -> None:
+        for _ in range(GRACE_TRIES_MAX):
+            with suppress(asyncpg.PostgresError, asyncpg.InternalClientError, RuntimeFault, OSError):
                 if await self._value(QUERIES["past_grace"], flag):
-                    break
+                    return
             await asyncio.sleep(LOOK_SECONDS)
-        await self._lift(flag)
+        raise TimeoutError(f"the kill of {flag} is not undone")
 
     async def _value(self, query: str, *arguments: Any) -> Any:
         connection = await self.connection()
@@ -242,7 +255,7 @@ class Stage:
         if role == "caller":
             return [sys.executable, "-m", "load.chaos.runner", name, str(self.seed)]
         lease = ["--lease-seconds", str(WORKER_LEASE_SECONDS), "--concurrency", "8"]
-        return [*CLI, "work", "load.chaos.shop:order", "load.chaos.shop:parcel", *lease]
+        return [*CLI, "work", *(f"load.chaos.shop:{saga}" for saga in SAGAS), *lease]
 
     def _variables(self, role: str, name: str) -> dict[str, str]:
         common = {

@@ -20,7 +20,7 @@ from load.chaos.checks import violations
 from load.chaos.faults import Fault, schedule
 from load.chaos.history import History, Terms
 from load.chaos.reading import QUERIES, read
-from load.chaos.shop import SAGAS
+from load.chaos.shop import GROUPS, SAGAS
 from load.chaos.stage import ENVIRONMENT, SERVERS, WORKERS, Stage
 
 PROCESSES = SERVERS + WORKERS + 1
@@ -142,7 +142,10 @@ async def _history(stage: Stage) -> History:
         await connection.close()
     return msgspec.structs.replace(
         found,
-        sagas={name: [Terms(name=step, moves_money=step == "capture") for step in saga.steps] for name, saga in SAGAS.items()},
+        sagas={
+            name: [Terms(name=step, moves_money=step == "capture", group=GROUPS.get(step)) for step in saga.steps]
+            for name, saga in SAGAS.items()
+        },
         entries=list(stage.provider.entries),
         started=acknowledged.started,
         reported=acknowledged.reported,

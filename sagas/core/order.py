@@ -99,7 +99,10 @@ def choose(
     return Choice(chosen=chosen, orderly=orderly, free=free)
 
 
-def relaxed(candidates: Sequence[Candidate]) -> Candidate | None:
+def relaxed(candidates: Sequence[Candidate], stands: Sequence[Stand]) -> Candidate | None:
     """The merged compensation at which a circle is opened, or null. To be asked only when nothing runs and nothing may
-    begin."""
+    begin; where something may meanwhile, there is no circle."""
+    held_back = blocked(candidates, stands)
+    if any(not c.is_open and c.id not in held_back for c in candidates):
+        return None
     return next((c for c in candidates if c.merged and not c.is_open and not c.is_busy), None)

@@ -9,6 +9,7 @@ import msgspec
 from litestar import Request, Response
 from rescind.wire import Fault
 
+from runtime.bodies import body_of
 from runtime.errors import Code
 from runtime.problem import Problem, fault_of
 from runtime.storable import nul_faults
@@ -24,7 +25,7 @@ T = TypeVar("T")
 
 async def read(request: AnyRequest, kind: type[T]) -> T:
     """The body as `kind`. Raises `Problem` 400 for what is no JSON (or MessagePack), 413, and 422 with the pointer."""
-    body = await request.body()
+    body = await body_of(request)
     if len(body) > BODY_BYTES_MAX:
         raise Problem(413, Code.TOO_LARGE, "Too large", f"A body has at most {BODY_BYTES_MAX} bytes.")
     is_packed = (request.headers.get("content-type") or "").partition(";")[0].strip().lower() == MESSAGEPACK
@@ -40,7 +41,7 @@ async def read(request: AnyRequest, kind: type[T]) -> T:
 async def read_document(request: AnyRequest, *wrappers: str) -> tuple[dict[str, Any], str | None]:
     """A document and the reason of its writer: bare with `?reason=`, or as `{"<wrapper>": {...}, "reason": "..."}`."""
     body = await read(request, dict[str, Any])
-    if faults := nul_faults(body, await request.body()):
+    if faults := nul_faults(body, await body_of(request)):
         raise refused([Fault(pointer=one.pointer, code=one.code, detail=one.detail) for one in faults])
     for wrapper in wrappers:
         if isinstance(body.get(wrapper), dict) and not body.keys() - {wrapper, "reason"}:
@@ -74,6 +75,6 @@ def refused(faults: Sequence[Fault], title: str = "The document has faults") -> 
 async def read_checked(request: AnyRequest, kind: type[T]) -> T:
     """The body as `kind`, of what people write: raises as `read` does, and `Problem` 422 for what cannot be stored."""
     value = await read(request, kind)
-    if faults := nul_faults(msgspec.to_builtins(value), await request.body()):
+    if faults := nul_faults(msgspec.to_builtins(value), await body_of(request)):
         raise refused([Fault(pointer=one.pointer, code=one.code, detail=one.detail) for one in faults])
     return value

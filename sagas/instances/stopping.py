@@ -120,6 +120,11 @@ def _split(by_flag: Mapping[FlagName, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _is_taken(effect: Mapping[str, Any]) -> bool:
+    """Whether the rollback of a kill has taken it. What provably never happened leaves its instance as it was."""
+    return effect["carries"] == "kill" and (effect["disposition"], effect["status"]) != ("never_happened", "failed")
+
+
 def _done(known: Known) -> list[Done]:
     return [
         Done(
@@ -132,7 +137,7 @@ def _done(known: Known) -> list[Done]:
             admitted_at=effect["admitted_at"],
             completed_at=effect["completed_at"],
             revision=(effect["revision_generation"], effect["revision"]),
-            taken_by=effect["rollback_id"] if effect["carries"] == "kill" else None,
+            taken_by=effect["rollback_id"] if _is_taken(effect) else None,
             continues=effect["disposition_reason"] == CONTINUES,
         )
         for effect in known.effects

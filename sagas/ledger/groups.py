@@ -17,7 +17,7 @@ import asyncpg
 from asyncpg import Connection
 
 from runtime.errors import OutcomeUnknown, Unavailable
-from runtime.postgres import AWAY
+from runtime.postgres import AWAY, UNUSABLE
 from runtime.telemetry import counter
 
 Item = TypeVar("Item")
@@ -277,5 +277,5 @@ async def _drop(connection: Connection | None) -> None:
 
 
 async def _close(connection: Connection) -> None:
-    with contextlib.suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    with contextlib.suppress(TimeoutError, asyncpg.PostgresError, *UNUSABLE):
         await connection.close(timeout=CLOSE_SECONDS)

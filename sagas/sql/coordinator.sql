@@ -93,13 +93,6 @@ WHERE id = $1 AND version = $2 AND state = $3
     AND ($3 <> 'grace' OR grace_until <= clock_timestamp())
 RETURNING id
 
--- name: wait_for_people
--- What is due is held back by what waits for a person, by its subject for one.
-UPDATE sagas.rollbacks AS r SET state = 'waiting'
-WHERE r.id = $1 AND r.version = $2 AND r.state = 'compensating'
-    AND EXISTS (SELECT FROM sagas.compensations AS c WHERE c.rollback_id = r.id AND c.state = 'waiting')
-RETURNING r.id
-
 -- name: at_work
 -- A statement of its own: what follows sees a pause that was said before it was granted (hazard 15).
 SELECT pg_advisory_xact_lock_shared(sagas.work_key($1))

@@ -193,18 +193,23 @@ UPDATE sagas.attempts AS a SET ended_at = clock_timestamp(), outcome = n.outcome
 FROM unnest($1::uuid [], $2::integer [], $3::text [], $4::text []) AS n (id, attempt, outcome, detail)
 WHERE a.compensation_id = n.id AND a.attempt = n.attempt AND a.verb = 'act' AND a.ended_at IS NULL
 
--- name: calm
--- Nothing runs, nothing is undetermined, nothing comes due later or waits for a worker to claim it: what is due and blocked now
--- stays blocked for ever.
-SELECT NOT EXISTS (SELECT FROM sagas.compensations AS c
-        WHERE c.environment = $1 AND c.rollback_id = $2 AND c.state = 'running')
-    AND NOT EXISTS (SELECT FROM sagas.dispositions AS d WHERE d.rollback_id = $2 AND d.judge_at IS NOT NULL)
-    AND NOT EXISTS (SELECT FROM sagas.compensations AS c
-        WHERE c.rollback_id = $2 AND c.state = 'due' AND (c.due_at > clock_timestamp() OR c.action = 'worker'))
+-- name: standing
+-- Where a rollback stands of which nothing may begin here. `is_asked`: nothing of it runs, is undetermined, or is due without
+-- standing behind a question. `is_calm`: nothing runs, nothing is undetermined, and nothing comes due later or may be claimed by a
+-- worker, but behind a question: what is due and blocked now stays blocked for ever.
+SELECT
+    NOT b.is_at_work AND NOT EXISTS (SELECT FROM sagas.compensations AS c
+        WHERE c.rollback_id = $2 AND c.state = 'due' AND NOT sagas.is_behind_question(c.id)) AS is_asked,
+    NOT b.is_at_work AND NOT EXISTS (SELECT FROM sagas.compensations AS c
+        WHERE c.rollback_id = $2 AND c.state = 'due' AND NOT sagas.is_behind_question(c.id)
+            AND (c.due_at > clock_timestamp() OR (c.action = 'worker' AND NOT sagas.is_out_of_turn(c.id)))) AS is_calm
+FROM (SELECT
+    EXISTS (SELECT FROM sagas.compensations AS c WHERE c.environment = $1 AND c.rollback_id = $2 AND c.state = 'running')
+    OR EXISTS (SELECT FROM sagas.dispositions AS d WHERE d.rollback_id = $2 AND d.judge_at IS NOT NULL) AS is_at_work) AS b
 
 -- name: moves_elsewhere
 -- Whether something due here is held back by what another rollback undoes and what may still end by itself: it runs, comes due
--- later, is undetermined, waits for a worker, or nothing holds it back in its turn (docs/decisions/0019).
+-- later, is undetermined, or it is its turn, a worker's too (docs/decisions/0019).
 SELECT EXISTS (
     SELECT FROM sagas.compensations AS c
     INNER JOIN sagas.dispositions AS d ON d.compensation_id = c.id AND d.state = 'pending' AND d.saga_instance IS NOT NULL
@@ -213,16 +218,7 @@ SELECT EXISTS (
         AND x.rollback_id <> c.rollback_id AND x.state = 'pending' AND x.position > d.position
     LEFT JOIN sagas.compensations AS o ON o.id = x.compensation_id
     WHERE c.rollback_id = $1 AND c.state = 'due' AND (
-        o.id IS NULL OR o.state <> 'due' OR o.due_at > clock_timestamp() OR o.action = 'worker' OR NOT EXISTS (
-            SELECT FROM (
-                SELECT m.environment, m.saga, m.saga_instance, max(m.position) AS position
-                FROM sagas.dispositions AS m
-                WHERE m.compensation_id = o.id AND m.state = 'pending' AND m.saga_instance IS NOT NULL
-                GROUP BY 1, 2, 3
-            ) AS p
-            INNER JOIN sagas.dispositions AS y
-                ON y.environment = p.environment AND y.saga = p.saga AND y.saga_instance = p.saga_instance
-                AND y.state = 'pending' AND y.position > p.position AND y.compensation_id IS DISTINCT FROM o.id)))
+        o.id IS NULL OR o.state <> 'due' OR o.due_at > clock_timestamp() OR NOT sagas.is_out_of_turn(o.id)))
 
 -- name: no_worker
 -- Due for a while, and no live worker serves it: it waits for a person, or for a worker to appear (P15).

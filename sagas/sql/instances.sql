@@ -356,7 +356,12 @@ INNER JOIN sagas.instances AS i ON i.uid = m.uid AND i.laid
 CROSS JOIN LATERAL (
     SELECT bool_and(coalesce(d.state NOT IN ('pending', 'waiting')
             AND NOT (d.state = 'never_happened' AND e.status IN ('succeeded', 'in_doubt')), false)) AS is_final,
-        CASE WHEN bool_and(coalesce(d.state <> 'pending', false)) THEN min(d.reason) FILTER (WHERE d.state = 'waiting') END AS reason
+        CASE WHEN bool_or(d.state = 'waiting') AND NOT EXISTS (
+            SELECT FROM sagas.effects AS f
+            LEFT JOIN sagas.dispositions AS p ON p.effect_id = f.id
+            WHERE f.environment = i.environment AND f.saga = i.saga AND f.saga_instance = i.id
+                AND (p.effect_id IS NULL OR p.state = 'pending') AND NOT sagas.is_behind_question(p.compensation_id))
+        THEN min(d.reason) FILTER (WHERE d.state = 'waiting') END AS reason
     FROM sagas.effects AS e
     LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
     WHERE e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
@@ -385,7 +390,12 @@ FROM sagas.instances AS i
 CROSS JOIN LATERAL (
     SELECT bool_and(coalesce(d.state NOT IN ('pending', 'waiting')
             AND NOT (d.state = 'never_happened' AND e.status IN ('succeeded', 'in_doubt')), false)) AS is_final,
-        CASE WHEN bool_and(coalesce(d.state <> 'pending', false)) THEN min(d.reason) FILTER (WHERE d.state = 'waiting') END AS reason
+        CASE WHEN bool_or(d.state = 'waiting') AND NOT EXISTS (
+            SELECT FROM sagas.effects AS f
+            LEFT JOIN sagas.dispositions AS p ON p.effect_id = f.id
+            WHERE f.environment = i.environment AND f.saga = i.saga AND f.saga_instance = i.id
+                AND (p.effect_id IS NULL OR p.state = 'pending') AND NOT sagas.is_behind_question(p.compensation_id))
+        THEN min(d.reason) FILTER (WHERE d.state = 'waiting') END AS reason
     FROM sagas.effects AS e
     LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
     WHERE e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id

@@ -88,6 +88,25 @@ INNER JOIN sagas.dispositions AS d ON d.effect_id = m.effect_id
 WHERE m.rollback_id = $1
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 
+-- name: moves
+-- Whether something of the set still ends by itself: time, a coordinator or a worker brings it on (docs/decisions/0033).
+SELECT EXISTS (
+    SELECT FROM sagas.members AS m
+    INNER JOIN sagas.dispositions AS d ON d.effect_id = m.effect_id AND d.state = 'pending'
+    LEFT JOIN sagas.compensations AS c ON c.id = d.compensation_id
+    WHERE m.rollback_id = $1 AND (c.id IS NULL OR c.state = 'running' OR NOT sagas.is_behind_question(c.id)))
+
+-- name: undone_elsewhere
+-- What of the set another rollback undoes and has not ended yet.
+SELECT d.effect_id, d.state
+FROM sagas.members AS m
+INNER JOIN sagas.dispositions AS d ON d.effect_id = m.effect_id AND d.rollback_id <> m.rollback_id
+WHERE m.rollback_id = $1 AND d.state IN ('pending', 'waiting')
+ORDER BY d.effect_id LIMIT $2
+
+-- name: stand
+SELECT d.effect_id, d.state FROM sagas.dispositions AS d WHERE d.effect_id = ANY($1::uuid []) ORDER BY d.effect_id
+
 -- name: settle
 -- Not while an instance may hold records of effects that were begun without the server.
 UPDATE sagas.rollbacks AS r SET

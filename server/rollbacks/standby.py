@@ -18,7 +18,7 @@ import asyncpg
 from msgspec import Struct
 
 from runtime.errors import OutcomeUnknown, Unavailable
-from runtime.postgres import BEGIN, Connection, drop, transaction_on
+from runtime.postgres import BEGIN, UNUSABLE, Connection, drop, transaction_on
 from runtime.queries import Queries
 
 QUERIES = Queries.load("server.rollbacks", "standby")
@@ -102,7 +102,7 @@ async def _follow(connection: Connection) -> str | None:
         await connection.execute("COMMIT", timeout=CONFIRM_SECONDS)
     except TimeoutError:
         return None
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (asyncpg.PostgresError, *UNUSABLE) as error:
         drop(connection)
         raise OutcomeUnknown(f"the answer to COMMIT was lost: {error}") from error
     finally:

@@ -9,6 +9,7 @@ import pytest
 
 from load.chaos.checks import CHECKS, violations
 from load.chaos.history import (
+    Closed,
     Effect,
     Entry,
     History,
@@ -99,7 +100,8 @@ def with_state(name: str, state: str, reason: str | None = None) -> list[Instanc
     return [msgspec.structs.replace(one, state=state, reason=reason) if one.id == name else one for one in SOUND.instances]
 
 
-ONCE, SURE, UNDONE, MONEY, ORDER, WRITER, LOST, ENDS = CHECKS
+ONCE, SURE, UNDONE, MONEY, FENCE, ORDER, WRITER, LOST, ENDS = CHECKS
+CLOSED = Rollback(id="r", state="settled", closed=[Closed(flag="f", epoch=1, at=5.0)])
 PLANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "a step acts twice": (ONCE, {"entries": [*SOUND.entries, entry(10, "act", "kept", "ship")]}),
     "a step acts twice under two keys": (ONCE, {"entries": [*SOUND.entries, entry(10, "act", "kept", "ship", "other")]}),
@@ -129,6 +131,52 @@ PLANTED: dict[str, tuple[str, dict[str, Any]]] = {
         ORDER,
         {"entries": [*without(6, 7), entry(6, "undo", "back", "reserve"), entry(7, "undo", "back", "capture")]},
     ),
+    "undone in order, and begun beside each other": (
+        ORDER,
+        {
+            "entries": [
+                *without(6, 7),
+                entry(6, "undo", "back", "capture"),
+                msgspec.structs.replace(entry(7, "undo", "back", "reserve"), asked=5),
+            ]
+        },
+    ),
+    "steps beside each other, undone in the order of completion": (
+        ORDER,
+        {
+            "sagas": {
+                "order": [
+                    msgspec.structs.replace(one, group="g" if one.name != "ship" else None) for one in SOUND.sagas["order"]
+                ]
+            },
+            "effects": with_effect("back/reserve", completed=9.0),
+        },
+    ),
+    "a step that was begun beside the one before it": (
+        ORDER,
+        {"entries": [*without(2), msgspec.structs.replace(entry(4, "act", "kept", "capture"), asked=0)]},
+    ),
+    "an effect that was admitted after the kill": (
+        FENCE,
+        {"rollbacks": [CLOSED], "effects": with_effect("back/capture", flag="f", epoch=1, admitted=5.5)},
+    ),
+    "an effect that was admitted before the lift": (
+        FENCE,
+        {"rollbacks": [CLOSED], "effects": with_effect("back/capture", flag="f", epoch=2)},
+    ),
+    "an attempt that was begun after the kill": (
+        FENCE,
+        {
+            "rollbacks": [CLOSED],
+            "effects": with_effect("back/capture", flag="f", epoch=1),
+            "attempts": [Write(row="back/capture", fence=2, holder="t", at=5.5)],
+        },
+    ),
+    "an effect that the set lacks": (
+        FENCE,
+        {"rollbacks": [CLOSED], "effects": with_effect("kept/ship", flag="f", epoch=1)},
+    ),
+    "a rollback that waits for nobody": (ENDS, {"rollbacks": [Rollback(id="r", state="waiting")]}),
     "a lease that went back": (WRITER, {"leases": [*SOUND.leases, Write(row="3", fence=1, holder="a")]}),
     "two holders of one lease": (WRITER, {"leases": [*SOUND.leases, Write(row="3", fence=2, holder="c")]}),
     "two tokens of one attempt": (WRITER, {"attempts": [*SOUND.attempts, Write(row="kept/ship", fence=2, holder="t3")]}),
@@ -136,6 +184,20 @@ PLANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "a report that was forgotten": (LOST, {"reported": [Reported(id="gone", verb="act", outcome="failed")]}),
     "a success that was taken back": (LOST, {"effects": with_effect("kept/ship", status="in_doubt")}),
     "an undoing that was taken back": (LOST, {"effects": with_effect("back/capture", compensation="due")}),
+    "a success that was begun again": (
+        LOST,
+        {
+            "reported": [Reported(id="kept/ship", verb="act", outcome="succeeded", at=3.0)],
+            "attempts": [Write(row="kept/ship", fence=2, holder="t2", at=3.5)],
+        },
+    ),
+    "an undoing that was begun again": (
+        LOST,
+        {
+            "reported": [Reported(id="c/back/capture", verb="undo", outcome="succeeded", token="t1")],
+            "effects": with_effect("back/capture", compensation_token="t2"),
+        },
+    ),
     "an end that was none": (LOST, {"told": [Told(saga="order", id="back", state="done")]}),
     "an instance that never ends": (ENDS, {"instances": with_state("kept", "running")}),
     "one that waits without a reason": (ENDS, {"instances": with_state("kept", "waiting")}),

@@ -1,7 +1,8 @@
 """Connections, transactions, and what is said when the database is away."""
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -218,3 +219,48 @@ async def test_too_many_connections_is_unavailable(server):
         await connect(url, application_name="tests")
     await first.close()
     await admin.close()
+
+
+async def test_a_connection_that_has_heard_its_last_word_is_unavailable(server):
+    # hazard 6: PostgreSQL has said that it ends the connection, and the line is not closed yet
+    async with line_that_stays_open(server.port) as port:
+        pg = await Postgres.open(server.url.replace(f":{server.port}/", f":{port}/"), application_name="cut", size_max=1)
+        admin = await connect(server.url, application_name="tests")
+        async with pg.connection() as connection:
+            pid = await connection.fetchval("SELECT pg_backend_pid()")
+        await admin.fetchval("SELECT pg_terminate_backend($1, 5000)", pid)
+        with pytest.raises(Unavailable):
+            async with pg.transaction():
+                raise AssertionError("nothing begins on it")
+        async with pg.connection() as connection:
+            assert await connection.fetchval("SELECT pg_backend_pid()") != pid
+        await admin.close()
+        await pg.close()
+
+
+@contextlib.asynccontextmanager
+async def line_that_stays_open(target: int) -> AsyncIterator[int]:
+    """The port of a proxy that passes on all that is said, and never that the other side has closed."""
+    lines: list[asyncio.Task[None]] = []
+    ends: list[asyncio.StreamWriter] = []
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", target)
+        ends.extend((writer, back))
+        lines.extend((asyncio.create_task(copy(reader, back)), asyncio.create_task(copy(there, writer))))
+
+    proxy = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield proxy.sockets[0].getsockname()[1]
+    finally:
+        proxy.close()
+        for line in lines:
+            line.cancel()
+        await asyncio.gather(*lines, return_exceptions=True)
+        for end in ends:
+            end.transport.abort()

@@ -8,19 +8,22 @@ FROM sagas.instances AS i
 
 -- name: effects
 SELECT
-    e.id::text AS id, e.saga, e.saga_instance AS order_id, e.step, e.status, e.is_off,
+    e.id::text AS id, e.saga, e.saga_instance AS order_id, e.step, e.status, e.flag, e.epoch, e.is_off,
+    EXISTS (SELECT FROM sagas.members AS m WHERE m.effect_id = e.id AND m.undetermined) AS was_open,
     extract(EPOCH FROM e.admitted_at)::float8 AS admitted, extract(EPOCH FROM e.completed_at)::float8 AS completed,
-    d.state AS disposition, d.reason, d.compensation_id::text AS compensation_id, c.state AS compensation
+    d.state AS disposition, d.reason, d.compensation_id::text AS compensation_id, c.state AS compensation,
+    c.token::text AS compensation_token
 FROM sagas.effects AS e
 LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
 LEFT JOIN sagas.compensations AS c ON c.id = d.compensation_id
 
 -- name: writes
-SELECT row_id, fence, holder FROM chaos.writes WHERE what = $1 ORDER BY number
+SELECT row_id, fence, holder, extract(EPOCH FROM at)::float8 AS at FROM chaos.writes WHERE what = $1 ORDER BY number
 
 -- name: rollbacks
--- `behind`: at work by its state, and all that is left waits for a person, or behind what does.
-SELECT r.id::text AS id, CASE WHEN chaos.is_behind(r) THEN 'behind' ELSE r.state END AS state
+SELECT r.id::text AS id, r.state, r.outcome,
+    coalesce((SELECT jsonb_agg(jsonb_build_object('flag', f.flag, 'epoch', f.closes_epoch, 'at', extract(EPOCH FROM f.closed_at)))
+        FROM sagas.rollback_flags AS f WHERE f.rollback_id = r.id AND f.closed_at IS NOT NULL), '[]') AS closed
 FROM sagas.rollbacks AS r WHERE r.carries = 'kill'
 
 -- name: left_over
@@ -39,7 +42,7 @@ SELECT
         ON f.environment = s.environment AND f.flag = s.flag AND f.scope_key = '' AND NOT f.closed AND s.epoch < f.epoch)
     + (SELECT count(*) FROM sagas.dispositions AS d WHERE chaos.moves(d))
     + (SELECT count(*) FROM sagas.rollbacks AS r
-        WHERE r.carries = 'kill' AND r.state NOT IN ('settled', 'waiting') AND NOT chaos.is_behind(r)) AS count
+        WHERE r.carries = 'kill' AND r.state NOT IN ('settled', 'waiting')) AS count
 
 -- name: end_backends
 SELECT pg_terminate_backend(pid)

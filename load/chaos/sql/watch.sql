@@ -6,7 +6,8 @@ CREATE TABLE chaos.writes (
     what text NOT NULL,
     row_id text NOT NULL,
     fence bigint NOT NULL,
-    holder text NOT NULL
+    holder text NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 CREATE FUNCTION chaos.note_lease() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -38,10 +39,4 @@ CREATE FUNCTION chaos.moves(d sagas.dispositions) RETURNS boolean LANGUAGE sql S
     SELECT d.state = 'pending' AND NOT chaos.is_asked(d) AND NOT EXISTS (
         SELECT FROM sagas.dispositions AS w
         WHERE w.environment = d.environment AND w.saga = d.saga AND w.saga_instance = d.saga_instance AND w.state = 'waiting')
-$$;
-
-CREATE FUNCTION chaos.is_behind(r sagas.rollbacks) RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT r.state = 'compensating' AND r.enumerated_at IS NOT NULL
-        AND EXISTS (SELECT FROM sagas.dispositions AS d WHERE d.rollback_id = r.id AND (d.state = 'waiting' OR chaos.is_asked(d)))
-        AND NOT EXISTS (SELECT FROM sagas.dispositions AS d WHERE d.rollback_id = r.id AND chaos.moves(d))
 $$;

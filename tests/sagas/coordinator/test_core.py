@@ -82,7 +82,7 @@ def test_a_circle_is_opened_at_a_merged_one_and_everything_ends(standing: list[S
             return
         chosen = choose(candidates, stands, allowances={PLACE: 99}, limit=99).chosen
         if not chosen:
-            one = relaxed(candidates)
+            one = relaxed(candidates, stands)
             assert one is not None
             assert one.merged
             chosen = [one]
@@ -109,6 +109,12 @@ def test_an_undetermined_effect_holds_back_what_was_completed_before() -> None: 
     assert blocked([one], stands) == {one.id}
 
 
+def test_what_may_begin_in_its_turn_is_no_circle() -> None:  # P14
+    candidates, stands = world([(1, 1, 1), (2, 1, 1), (1, 2, 2), (2, 2, 2)], set(), {})
+    assert all(candidate.merged for candidate in candidates)
+    assert relaxed(candidates, stands) is None
+
+
 def test_open_and_busy_ones_do_not_begin() -> None:  # hazards 16 and 18
     candidates = [
         Candidate(id=UUID(int=1), place=PLACE, merged=True, is_open=True),
@@ -116,7 +122,7 @@ def test_open_and_busy_ones_do_not_begin() -> None:  # hazards 16 and 18
     ]
     choice = choose(candidates, [], allowances={PLACE: 9}, limit=9)
     assert (choice.chosen, choice.orderly, choice.free) == ([], 1, 0)
-    assert relaxed(candidates) is None
+    assert relaxed(candidates, []) is None
 
 
 @given(st.floats(1, 5000), st.lists(st.tuples(st.floats(0, 0.5), st.integers(1, 64)), max_size=40))

@@ -13,8 +13,9 @@ from rescind.wire import Task, TaskClaim, TaskHeartbeat, TaskReport, TaskReportR
 from runtime.postgres import Postgres
 from runtime.problem import Problem
 from runtime.tokens import Principal
+from sagas.decisions import Decisions
 from sagas.tasks import TaskService
-from tests.sagas.coordinator.world import ENVIRONMENT, LONELY, WORK, World
+from tests.sagas.coordinator.world import ENVIRONMENT, LONELY, MAIL, WORK, World
 from tests.waiting import until
 
 WORKER = Principal(id="w", name="worker", environment=ENVIRONMENT, scopes=frozenset({"work:order"}))
@@ -168,3 +169,46 @@ async def test_only_who_may_work_for_a_saga_claims_and_reports(world: World, tas
 
 async def _in(world: World, rollback: uuid.UUID, state: str) -> bool:
     return await world.state(rollback) == state
+
+
+async def test_what_stands_behind_a_question_waits_too_and_goes_on_with_the_answer(world: World, tasks: TaskService) -> None:
+    """P14: the subject is in the hands of an attempt of which nobody knows whether it acted. P11: it settles after all."""
+    once = {**WORK, "name": "charge", "kind": "shop.charge", "guarantee": "at_most_once"}
+    await world.define(WORK, once)
+    earlier = await world.effect(WORK, "o1", subject="c1", completed_at=await world.ago(5))
+    later = await world.effect(once, "o1", subject="c1")
+    rollback = await world.kill()
+    await world.started()
+    steps = ["reserve", "charge"]
+    [task] = (await tasks.claim(ENVIRONMENT, ask(steps=steps), WORKER)).tasks
+    assert task.step == "charge"
+    await tasks.report(ENVIRONMENT, news(task, "unknown"), WORKER)
+    await until(lambda: _in(world, rollback, "waiting"))
+    assert await world.dispositions(rollback) == {later: "waiting", earlier: "pending"}
+    again = await world.kill(closes_epoch=2)  # names the same effects, which the first one undoes
+    await until(lambda: _in(world, again, "waiting"))
+    assert (await tasks.claim(ENVIRONMENT, ask(steps=steps, wait_seconds=0.2), WORKER)).tasks == []
+    await Decisions(world.pg).skip(rollback, [later], actor="ann", reason="looked")
+    [task] = (await tasks.claim(ENVIRONMENT, ask(steps=steps), WORKER)).tasks
+    assert task.step == "reserve"
+    for one in (rollback, again):
+        await until(lambda one=one: _in(world, one, "compensating"))  # type: ignore[misc]
+    await tasks.report(ENVIRONMENT, news(task, "succeeded"), WORKER)
+    for one in (rollback, again):
+        await until(lambda one=one: world.is_settled(one))  # type: ignore[misc]
+
+
+async def test_a_worker_behind_a_circle_of_merged_mails_gets_its_turn(world: World, tasks: TaskService) -> None:  # P14
+    other = {**MAIL, "name": "thanks", "kind": "mail.thanks"}
+    await world.define(WORK, MAIL, other)
+    for instance, (first, second) in {"o1": (MAIL, other), "o2": (other, MAIL)}.items():
+        await world.effect(WORK, instance, completed_at=await world.ago(3))
+        await world.effect(first, instance, subject="c1", completed_at=await world.ago(2))
+        await world.effect(second, instance, subject="c1", completed_at=await world.ago(1))
+    rollback = await world.kill()
+    await world.started()
+    for _ in range(2):
+        [task] = (await tasks.claim(ENVIRONMENT, ask(limit=1), WORKER)).tasks
+        await tasks.report(ENVIRONMENT, news(task, "succeeded"), WORKER)
+    await until(lambda: world.is_settled(rollback))
+    assert await world.value("SELECT count(*) FROM sagas.attempts WHERE relaxed") == 1

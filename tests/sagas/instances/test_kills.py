@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from server.rollbacks import record
-from tests.sagas.coordinator.world import ENVIRONMENT
+from tests.sagas.coordinator.world import ENVIRONMENT, FLAG
 from tests.sagas.instances.test_undoing import fails
-from tests.sagas.instances.world import Server, World, claim
+from tests.sagas.instances.world import Server, World, claim, step
 from tests.waiting import until
 
 
@@ -122,3 +122,19 @@ async def test_a_step_done_under_another_flag_meanwhile_brings_its_lock_along(
     assert (await server.tell(capture, then=claim())).tasks == []
     assert (await server.ended("o1"))[0] == "killed"
     assert await world.state(rollback) != "settled"
+
+
+async def test_a_lifted_kill_that_took_only_what_never_happened_lets_the_instance_go_on(world: World) -> None:  # P12
+    """Its step was tried again under the next epoch before the rollback looked: nobody would undo what it does then."""
+    server = await world.server(coordinates=False)
+    await world.plan(step("reserve", act={"retry": {"first_seconds": 0.01, "cap_seconds": 0.01, "attempts_max": 5}}))
+    await server.begin("o1", claim=claim())
+    await server.tell(server.tasks[0], "failed")
+    rollback = await world.kill()
+    await world.run("UPDATE sagas.fences SET closed = false, epoch = epoch + 1, rollback_id = NULL WHERE flag = $1", FLAG)
+    [again] = await server.take()
+    await world.started()
+    await until(lambda: world.is_settled(rollback))
+    assert list((await world.dispositions(rollback)).values()) == ["never_happened"]
+    await server.tell(again)
+    assert (await server.ended("o1"))[0] == "done"

@@ -167,3 +167,23 @@ async def test_a_server_lays_what_turns_back_in_a_range_of_its_own(world: World,
 
 async def _holds(server: Server) -> bool:
     return bool(server.coordinator.leases.held())
+
+
+async def test_an_undoing_behind_a_question_of_its_own_waits_for_a_person(world: World, server: Server) -> None:  # P14, P16
+    """The earlier step's subject is in the hands of the later one's attempt, of which nobody knows whether it acted."""
+    await world.plan(RESERVE, {**step("capture"), "guarantee": "at_most_once"}, step("confirm"))
+    await server.begin("o1", subject="c1")
+
+    def answers(task: Task) -> dict[str, object] | None:
+        if (task.verb, task.step) == ("undo", "capture"):
+            return {"outcome": "unknown"}
+        return fails("confirm")(task)  # type: ignore[no-any-return]
+
+    for _ in ("reserve", "capture", "confirm", "-capture"):
+        [task] = await server.take()
+        await server.tell(task, **(answers(task) or {"outcome": "succeeded"}))  # type: ignore[arg-type]
+    assert (await server.ended("o1"))[0] == "waiting"
+    assert await world.undone("o1") == [("reserve", "pending"), ("confirm", "never_happened"), ("capture", "waiting")]
+    assert (await server.say("o1", "retry")).changed
+    assert await server.act() == ["-capture", "-reserve"]
+    await until(lambda: _stands(server, "o1", "undone"))
