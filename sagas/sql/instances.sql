@@ -23,12 +23,12 @@ LEFT JOIN sagas.effects AS s
 
 -- name: flags
 -- The flags of instances and of what else was done under them, and the lock of the line that they stand in.
-SELECT i.uid, i.environment, i.flag, sagas.lock_key(i.environment, i.flag) AS lock_key, l.stripe
+SELECT i.uid, i.environment, i.flag, sagas.lock_key(i.environment, i.flag) AS lock_key, l.stripe, i.state, i.saga, i.version, i.subject
 FROM sagas.instances AS i
 LEFT JOIN sagas.lines AS l ON l.uid = i.uid
 WHERE i.uid = ANY($1::uuid [])
 UNION
-SELECT i.uid, e.environment, e.flag, sagas.lock_key(e.environment, e.flag), NULL
+SELECT i.uid, e.environment, e.flag, sagas.lock_key(e.environment, e.flag), NULL, NULL, NULL, NULL, NULL
 FROM sagas.instances AS i
 INNER JOIN sagas.effects AS e ON e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
 WHERE i.uid = ANY($1::uuid [])
@@ -384,7 +384,7 @@ ORDER BY i.uid FOR NO KEY UPDATE OF i SKIP LOCKED
 -- name: undone_now
 -- How the undoing of these instances stands, of those of which it is to be said: see `being_undone`. After their locks, so that it
 -- sees what others have ended before. Who stands in a line leaves it under that line's lock, which comes before all others: of those
--- a coordinator says it.
+-- only who holds it says it (`$2`), a coordinator.
 SELECT i.uid, x.is_final, x.reason
 FROM sagas.instances AS i
 CROSS JOIN LATERAL (
@@ -401,7 +401,7 @@ CROSS JOIN LATERAL (
     WHERE e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
 ) AS x
 WHERE i.uid = ANY($1::uuid []) AND (coalesce(x.is_final, true) OR (x.reason IS NOT NULL) <> (i.state = 'waiting'))
-    AND NOT EXISTS (SELECT FROM sagas.lines AS l WHERE l.uid = i.uid)
+    AND ($2::boolean OR NOT EXISTS (SELECT FROM sagas.lines AS l WHERE l.uid = i.uid))
 
 -- name: conclude
 WITH changed AS (
