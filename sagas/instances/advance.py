@@ -158,7 +158,7 @@ class Advance:
         definition = planned.definition.step(step)
         assert definition is not None, "the plan has the definition's steps"
         try:
-            payload = given(planned.definition, definition, known.row["input"], known.results)
+            payload = given(planned.definition, definition, known.row["input"], known.results, known.events)
             key = key_of(definition, known.row["input"], payload)
         except Missing as error:
             self._wishes.append(_unfit(known, definition, taker, str(error)))

@@ -85,13 +85,15 @@ RETURNING r.uid, r.step
 DELETE FROM sagas.ready AS r WHERE r.uid = $1 RETURNING r.uid, r.step
 
 -- name: known
--- Per effect done under these instances, and at least once each: what was said of the instance, and the effect. How long ago a step
+-- Per effect done under these instances, and at least once each: what was said of the instance (of events of one name what the first
+-- brought), and the effect. How long ago a step
 -- was first begun: by its id where it was begun again, which carries a server's clock, else by PostgreSQL's.
 WITH said AS MATERIALIZED (
     SELECT n.*,
-        (SELECT jsonb_agg(jsonb_build_array(f.fact, f.name, CASE WHEN f.fact = 'retry' THEN f.detail -> 'attempts' END)
-            ORDER BY f.id)
-         FROM sagas.facts AS f WHERE f.uid = n.uid) AS facts,
+        (SELECT jsonb_agg(jsonb_build_array(f.fact, f.name, CASE WHEN f.fact = 'retry' THEN f.detail -> 'attempts'
+                WHEN f.fact = 'event' AND f.nth = 1 THEN f.detail -> 'payload' END) ORDER BY f.id)
+         FROM (SELECT x.*, row_number() OVER (PARTITION BY x.fact, x.name ORDER BY x.id) AS nth FROM sagas.facts AS x
+            WHERE x.uid = n.uid) AS f) AS facts,
         (SELECT array_agg(w.name) FROM sagas.waits AS w WHERE w.uid = n.uid) AS waits,
         (SELECT array_agg(r.step) FROM sagas.ready AS r WHERE r.uid = n.uid) AS queued,
         (SELECT l.leads FROM sagas.lines AS l WHERE l.uid = n.uid) AS leads,
