@@ -221,19 +221,22 @@ ON CONFLICT DO NOTHING
 DELETE FROM sagas.moving AS m USING unnest($1::uuid []) AS u (uid) WHERE m.range = sagas.lease_range(u.uid) AND m.uid = u.uid
 
 -- name: change
--- Who leaves the straight way, or comes back to it, is named in `strays`, or no more.
+-- Who leaves the straight way, or comes back to it, is named in `strays`, or no more. A pause ends where nothing begins any more.
 WITH changed AS (
-    UPDATE sagas.instances AS i SET
+    UPDATE sagas.instances AS i SET paused = i.paused AND NOT n.turned_back AND n.state <> 'done',
         state = n.state, reason = n.reason, error = n.error::jsonb, result = n.result::jsonb, turned_back = n.turned_back,
         laid = n.laid, run_by = CASE WHEN n.taken_over THEN NULL ELSE i.run_by END, changed_at = clock_timestamp(),
         ended_at = CASE WHEN n.state IN ('done', 'undone', 'killed') THEN clock_timestamp() END
     FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text [], $5::text [], $6::boolean [], $7::boolean [], $8::boolean [])
         AS n (uid, state, reason, error, result, turned_back, laid, taken_over)
     WHERE i.uid = n.uid
-    RETURNING i.environment, i.uid, i.saga, old.state AS was, new.state AS stands
+    RETURNING i.environment, i.uid, i.saga, old.state AS was, new.state AS stands, old.paused AND NOT new.paused AS resumed
 ), gone AS (
     DELETE FROM sagas.strays AS t USING changed AS c
     WHERE t.environment = c.environment AND t.state = c.was AND t.uid = c.uid AND c.was <> c.stands
+), resumed AS (
+    DELETE FROM sagas.strays AS t USING changed AS c
+    WHERE t.environment = c.environment AND t.state = 'paused' AND t.uid = c.uid AND c.resumed
 )
 INSERT INTO sagas.strays (environment, state, uid, saga)
 SELECT c.environment, c.stands, c.uid, c.saga FROM changed AS c WHERE c.was <> c.stands AND c.stands NOT IN ('running', 'done')
