@@ -39,3 +39,20 @@ CREATE OR REPLACE FUNCTION sagas.is_behind_question(p_id uuid) RETURNS boolean L
         INNER JOIN sagas.subjects AS s ON s.environment = c.environment AND s.subject = c.subject AND s.compensation_id <> c.id
         INNER JOIN sagas.compensations AS w ON w.id = s.compensation_id AND w.state = 'waiting')
 $$;
+
+-- How the undoing of an instance stands. `is_final`: all of it has ended; null: nothing was done. `reason`: why it waits, null where
+-- something goes on by itself.
+CREATE OR REPLACE FUNCTION sagas.undoing_v1(in_environment text, in_saga text, in_id text)
+RETURNS TABLE (is_final boolean, reason text) LANGUAGE sql STABLE AS $$
+    SELECT bool_and(coalesce(d.state NOT IN ('pending', 'waiting')
+            AND NOT (d.state = 'never_happened' AND e.status IN ('succeeded', 'in_doubt')), false)) AS is_final,
+        CASE WHEN bool_or(d.state = 'waiting') AND NOT EXISTS (
+            SELECT FROM sagas.effects AS f
+            LEFT JOIN sagas.dispositions AS p ON p.effect_id = f.id
+            WHERE f.environment = in_environment AND f.saga = in_saga AND f.saga_instance = in_id
+                AND (p.effect_id IS NULL OR p.state = 'pending') AND NOT sagas.is_behind_question(p.compensation_id))
+        THEN min(d.reason) FILTER (WHERE d.state = 'waiting') END AS reason
+    FROM sagas.effects AS e
+    LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
+    WHERE e.environment = in_environment AND e.saga = in_saga AND e.saga_instance = in_id
+$$;

@@ -358,19 +358,7 @@ UPDATE sagas.ready SET run_by = NULL WHERE uid = ANY($1::uuid [])
 SELECT m.range, m.uid, i.state, x.is_final, x.reason
 FROM sagas.moving AS m
 INNER JOIN sagas.instances AS i ON i.uid = m.uid AND i.laid
-CROSS JOIN LATERAL (
-    SELECT bool_and(coalesce(d.state NOT IN ('pending', 'waiting')
-            AND NOT (d.state = 'never_happened' AND e.status IN ('succeeded', 'in_doubt')), false)) AS is_final,
-        CASE WHEN bool_or(d.state = 'waiting') AND NOT EXISTS (
-            SELECT FROM sagas.effects AS f
-            LEFT JOIN sagas.dispositions AS p ON p.effect_id = f.id
-            WHERE f.environment = i.environment AND f.saga = i.saga AND f.saga_instance = i.id
-                AND (p.effect_id IS NULL OR p.state = 'pending') AND NOT sagas.is_behind_question(p.compensation_id))
-        THEN min(d.reason) FILTER (WHERE d.state = 'waiting') END AS reason
-    FROM sagas.effects AS e
-    LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
-    WHERE e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
-) AS x
+CROSS JOIN LATERAL sagas.undoing_v1(i.environment, i.saga, i.id) AS x
 WHERE m.range = ANY($1::smallint []) AND (
     coalesce(x.is_final, true) OR (x.reason IS NOT NULL) <> (i.state = 'waiting'))
 LIMIT $2
@@ -392,19 +380,7 @@ ORDER BY i.uid FOR NO KEY UPDATE OF i SKIP LOCKED
 -- only who holds it says it (`$2`), a coordinator.
 SELECT i.uid, x.is_final, x.reason
 FROM sagas.instances AS i
-CROSS JOIN LATERAL (
-    SELECT bool_and(coalesce(d.state NOT IN ('pending', 'waiting')
-            AND NOT (d.state = 'never_happened' AND e.status IN ('succeeded', 'in_doubt')), false)) AS is_final,
-        CASE WHEN bool_or(d.state = 'waiting') AND NOT EXISTS (
-            SELECT FROM sagas.effects AS f
-            LEFT JOIN sagas.dispositions AS p ON p.effect_id = f.id
-            WHERE f.environment = i.environment AND f.saga = i.saga AND f.saga_instance = i.id
-                AND (p.effect_id IS NULL OR p.state = 'pending') AND NOT sagas.is_behind_question(p.compensation_id))
-        THEN min(d.reason) FILTER (WHERE d.state = 'waiting') END AS reason
-    FROM sagas.effects AS e
-    LEFT JOIN sagas.dispositions AS d ON d.effect_id = e.id
-    WHERE e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
-) AS x
+CROSS JOIN LATERAL sagas.undoing_v1(i.environment, i.saga, i.id) AS x
 WHERE i.uid = ANY($1::uuid []) AND (coalesce(x.is_final, true) OR (x.reason IS NOT NULL) <> (i.state = 'waiting'))
     AND ($2::boolean OR NOT EXISTS (SELECT FROM sagas.lines AS l WHERE l.uid = i.uid))
 
