@@ -124,8 +124,9 @@ def _is_past(effect: Done, grant: Grant) -> bool:
 
 
 def takes(rollback: Standing, effect: Done) -> bool:
-    """Whether an unfinished rollback has come or will come to this effect."""
-    return rollback.state != "settled" and rollback.compensate != "none" and names(rollback, effect)
+    """Whether an unfinished rollback has or will have something to undo in this effect: not in what provably never happened."""
+    is_unfinished = rollback.state != "settled" and rollback.compensate != "none"
+    return is_unfinished and effect.status != "failed" and names(rollback, effect)
 
 
 def names(rollback: Standing, effect: Done) -> bool:

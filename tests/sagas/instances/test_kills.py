@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from server.rollbacks import record
 from tests.sagas.coordinator.world import ENVIRONMENT, FLAG
 from tests.sagas.instances.test_undoing import fails
@@ -124,17 +126,35 @@ async def test_a_step_done_under_another_flag_meanwhile_brings_its_lock_along(
     assert await world.state(rollback) != "settled"
 
 
-async def test_a_lifted_kill_that_took_only_what_never_happened_lets_the_instance_go_on(world: World) -> None:  # P12
-    """Its step was tried again under the next epoch before the rollback looked: nobody would undo what it does then."""
-    server = await world.server(coordinates=False)
+async def failed_and_lifted(world: World, server: Server) -> UUID:
+    """An instance whose step failed and is to be tried again, and a kill that was lifted before it looked."""
     await world.plan(step("reserve", act={"retry": {"first_seconds": 0.01, "cap_seconds": 0.01, "attempts_max": 5}}))
     await server.begin("o1", claim=claim())
     await server.tell(server.tasks[0], "failed")
     rollback = await world.kill()
     await world.run("UPDATE sagas.fences SET closed = false, epoch = epoch + 1, rollback_id = NULL WHERE flag = $1", FLAG)
-    [again] = await server.take()
+    return rollback
+
+
+async def test_a_lifted_kill_that_took_only_what_never_happened_lets_the_instance_go_on(world: World) -> None:  # P12
+    server = await world.server(coordinates=False)
+    rollback = await failed_and_lifted(world, server)
     await world.started()
     await until(lambda: world.is_settled(rollback))
     assert list((await world.dispositions(rollback)).values()) == ["never_happened"]
+    [again] = await server.take()
     await server.tell(again)
     assert (await server.ended("o1"))[0] == "done"
+
+
+async def test_a_lifted_kill_that_would_take_only_what_never_happened_stops_nobody(world: World) -> None:  # P12, P17
+    """Its step is tried again, under the next epoch, before the rollback looks: there is nothing for it to undo then."""
+    server = await world.server(coordinates=False)
+    rollback = await failed_and_lifted(world, server)
+    [again] = await server.take()
+    await world.started()
+    await until(lambda: world.is_settled(rollback))
+    assert await world.dispositions(rollback) == {}
+    await server.tell(again)
+    assert (await server.ended("o1"))[0] == "done"
+    assert await world.value("SELECT array_agg(epoch) FROM sagas.effects") == [3]
