@@ -58,7 +58,7 @@ BODIES: dict[tuple[str, str], Any] = {
         **REASON, "incident": "INC-1", "compensate": "hold", "grace_seconds": 0, "scope": {"country": "DE", "n": 1},
         "since": AT, "fault_at": AT, "detected_at": AT, "decided_at": AT,
     },
-    ("PUT", E + "/releases/{release}"): {
+    ("PUT", E + "/releases/{name}"): {
         "release": {
             "services": {"web": {"artifact": NEW, "previous": OLD, "commands": {"traffic": "shift"}}},
             "migrations": [{"name": "1.sql", "sql": "SELECT 1"}, {"name": "2.sql", "class": "additive"}],
@@ -66,7 +66,7 @@ BODIES: dict[tuple[str, str], Any] = {
         },
         **REASON,
     },
-    ("POST", E + "/releases/{release}/kill"): {
+    ("POST", E + "/releases/{name}/kill"): {
         **REASON, "incident": "INC-1", "compensate": "hold", "grace_seconds": 0, "scope": {"country": "DE", "n": 1},
         "since": AT, "fault_at": AT, "detected_at": AT, "decided_at": AT,
     },
@@ -171,7 +171,7 @@ async def names(served: Served, number: int = 0) -> dict[str, str]:
     held = (await served.kill(lifted, compensate="hold"))["rollback_id"]
     rule = {"segment": {"rule": {"==": [{"var": "country"}, "DE"]}}, **REASON}
     await served.ok("PUT", f"{P}/segments/{name}", rule)
-    await served.ok("PUT", f"{P}/releases/{name}", {"release": {"flags": [flag]}, **REASON})
+    await served.ok("PUT", f"{P}/releases/{name}", {"release": {"flags": [flag], "services": {"web": {}}}, **REASON})
     later = {"at": AT, "operations": [{"op": "put", "flag": {"key": "s", **DEFINITION}}], **REASON}
     schedule = (await served.ok("POST", f"{P}/schedules", later))["id"]
     await served.ok(
@@ -191,7 +191,7 @@ async def names(served: Served, number: int = 0) -> dict[str, str]:
         "environment": "production", "key": flag, "lifted": lifted, "name": name, "version": "1", "identity": schedule,
         "rollback": held, "verb": "retry", "token_id": token, "saga": saga,
         "instance": instance, "event": "paid", "approval": "boss", "kind": "mail", "operation": operation,
-        "release": name,
+        "service": "web",
     }  # fmt: skip
 
 

@@ -150,8 +150,8 @@ async def test_a_release_that_dropped_a_column_is_not_rolled_back(team: Team) ->
     team.commit(BAD, "v2.4.0", contract_sql=CONTRACT)
     team.commit(BAD, "main", tag=False, unreleased="what nobody has released yet")
 
-    gate = team.rescind("migrations", "check", "contract.sql")
-    assert (gate.returncode, "contract.sql:3" in gate.stdout) == (1, True), "the gate would have kept it out of this release"
+    checked = team.rescind("migrations", "check", "contract.sql")
+    assert (checked.returncode, "contract.sql:3" in checked.stdout) == (1, True), "CI would have kept it out of this release"
 
     await team.apply(CONTRACT)
     shipped = team.release("v2.4.0", migrations=[{"name": "contract.sql", "sql": CONTRACT}])

@@ -1,4 +1,4 @@
-"""`rescind migrations check FILE...`: the classes of migrations as a gate of CI. No server and no database is asked.
+"""`rescind migrations check FILE...`: the classes of migrations as a check in CI. No server and no database is asked.
 
 What runs before the new code (`pre`, the default) may only add; what runs a release later (`post`, by option or by a name like
 `NNNN_post_words.sql`) may do whatever can be read.
@@ -31,7 +31,7 @@ PLAIN_WIDTH = 160
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """One finding, and whether the gate lets it pass. `accepted`: only because somebody said so on the command line."""
+    """One finding, and whether it passes. `accepted`: only because somebody said so on the command line."""
 
     finding: Finding
     phase: Phase

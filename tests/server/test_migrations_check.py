@@ -1,7 +1,8 @@
-"""`rescind migrations check`: the classes of migrations as a gate, and our own migrations through it."""
+"""`rescind migrations check`: the classes of migrations as CI asks for them, and our own migrations through it."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from server.rollbacks.classing import Classing
+from runtime.errors import Unavailable
+from server.rollbacks.classing import WAITING_MAX, Classing
 from server.rollbacks.statements.classes import Finding, Migration
 from server.rollbacks.statements.judging import judge
 from tests.server.processes import rescind
@@ -114,6 +116,19 @@ async def test_a_parser_that_fails_makes_every_migration_unknown(code: str, word
         ("2", "unknown", "unreadable"),
     ]
     assert all(word in (one.note or "") for one in found), found
+
+
+async def test_no_secret_reaches_the_parsers_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESCIND_DATABASE_URL", "postgresql://secret")
+    code = "import os, sys; sys.exit(7 if any(name.startswith('RESCIND_') for name in os.environ) else 8)"
+    found = await Classing(executable=(sys.executable, "-c", code)).judge(MIGRATIONS)
+    assert "ended with 8" in (found[0].note or "")
+
+
+async def test_more_releases_than_may_wait_are_told_to_come_again() -> None:
+    classing = Classing()
+    asked = await asyncio.gather(*(classing.judge(MIGRATIONS) for _ in range(WAITING_MAX + 1)), return_exceptions=True)
+    assert [type(one) for one in asked if not isinstance(one, list)] == [Unavailable]
 
 
 async def test_a_parser_that_never_ends_is_ended() -> None:
