@@ -43,6 +43,8 @@ async def test_an_instance_that_has_not_ended_keeps_everything(server: Server, h
     await server.begin("runs")
     await server.begin("waits")
     [task] = [task for task in await server.take(limit=8) if task.instance == "waits"]
+    await server.tell(task)
+    [task] = [task for task in await server.take(limit=8) if task.instance == "waits"]
     await server.tell(task, "failed", final=True, error={"detail": "no"})
     before = await history.counts("effects", "instances", "facts")
     await history.age()
