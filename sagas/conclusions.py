@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
+from asyncpg import Record
+
 from runtime.postgres import Connection
 from runtime.queries import Queries
 
@@ -29,13 +31,28 @@ async def conclude(connection: Connection, compensations: Iterable[UUID]) -> boo
 
 async def conclude_held(connection: Connection, uids: Sequence[UUID]) -> bool:
     """The same of instances whose rows the caller holds."""
-    rows = await connection.fetch(QUERIES.undone_now, list(uids)) if uids else []
+    return bool(await _say(connection, uids))
+
+
+async def conclude_locked(connection: Connection, uids: Sequence[UUID]) -> list[UUID]:
+    """The same where the caller holds the locks of their lines as well. Returns those that have ended."""
+    rows = await _say(connection, uids, in_lines=True)
+    return [row["uid"] for row in rows if _is_final(row)]
+
+
+async def _say(connection: Connection, uids: Sequence[UUID], *, in_lines: bool = False) -> list[Record]:
+    rows = await connection.fetch(QUERIES.undone_now, list(uids), in_lines) if uids else []
     if not rows:
-        return False
-    finals = [row["is_final"] is not False for row in rows]
+        return []
+    finals = list(map(_is_final, rows))
     told = [row["uid"] for row in rows]
     await connection.execute(QUERIES.conclude, told, finals, [row["reason"] for row in rows])
     ended = [uid for uid, is_final in zip(told, finals, strict=True) if is_final]
     if ended:
         await connection.execute(QUERIES.unwatch, ended)
-    return True
+    return rows
+
+
+def _is_final(row: Record) -> bool:
+    """Without an effect there is nothing to undo."""
+    return row["is_final"] is not False

@@ -53,7 +53,7 @@ def _saga(saga: SagaDefinition) -> Iterator[Fault]:
         yield from doing(step, f"/steps/{index}/act")
     yield from order(saga.steps)
     yield from groups(saga.steps)
-    yield from names(saga.steps)
+    yield from names(saga)
     yield from waits(saga)
     yield from not_offered(saga)
 

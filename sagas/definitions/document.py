@@ -190,7 +190,8 @@ class StepDefinition(_Undoing, frozen=True, kw_only=True, forbid_unknown_fields=
     key: Line
     """Template of the idempotency key over the saga's input, as in `capture:{order_id}`."""
     arguments: Annotated[list[Argument], Meta(max_length=ARGUMENTS_MAX)] = []
-    """What it is given, by name: the result of an earlier step of that name, else the input's value. Without any: nothing."""
+    """What it is given, by name: the result of an earlier step of that name, what an event brought that was waited for before
+    it, else the input's value. Without any: nothing."""
     group: Name | None = None
     """Neighbours that name the same group run beside each other."""
     act: Act = Act()
@@ -251,6 +252,12 @@ class SagaDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def step(self, name: str | None) -> StepDefinition | None:
         """The step of this name, or null."""
         return next((step for step in self.steps if step.name == name), None)
+
+    def events_before(self, step: StepDefinition) -> set[str]:
+        """The events that were waited for when this step begins."""
+        begun = self.steps[: self.steps.index(step) + 1]
+        before = {one.name for one in begun} | {one.name for one in self.steps if step.group and one.group == step.group}
+        return {wait.name for wait in self.waits if wait.event and wait.before in before}
 
 
 class KindDefinition(_Undoing, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

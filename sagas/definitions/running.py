@@ -45,15 +45,20 @@ def groups(steps: Sequence[StepDefinition]) -> Iterator[Fault]:
             yield Fault(pointer=at, detail=detail, code="pivot_in_group")
 
 
-def names(steps: Sequence[StepDefinition]) -> Iterator[Fault]:
-    """Arguments name inputs, and results of steps that are done by then; a step's own name is an input's."""
+def names(saga: SagaDefinition) -> Iterator[Fault]:
+    """Arguments name inputs, results of steps that are done by then, and events that were told; a step's own name is an
+    input's."""
+    steps, events = saga.steps, {wait.name for wait in saga.waits if wait.event}
     for index, step in enumerate(steps):
+        unheard = events - saga.events_before(step)
         later = {other.name for other in steps[index + 1 :]}
         beside = {other.name for other in steps if step.group is not None and other.group == step.group}
         for number, name in enumerate(step.arguments):
             at = f"/steps/{index}/arguments/{number}"
             if name in (later | beside) - {step.name}:
                 yield Fault(pointer=at, detail=f"step {name!r} is not done before this one", code="not_before")
+            if name in unheard:
+                yield Fault(pointer=at, detail=f"event {name!r} is not waited for before this step", code="not_before")
             if not name.isidentifier():
                 yield Fault(pointer=at, detail=f"{name!r} cannot be the name of an argument", code="name")
             if name in step.arguments[:number]:

@@ -15,6 +15,7 @@ from rescind.wire import Task
 
 from runtime.clock import Entropy
 from runtime.postgres import Connection
+from sagas import lines
 from sagas.breakers import Breakers
 from sagas.core import keys
 from sagas.core.admission import START_WINDOW_MS, Fence
@@ -23,6 +24,7 @@ from sagas.core.breakers import Hold
 from sagas.core.instances import Decision, Facts, State, Why, decide
 from sagas.core.stops import Stop
 from sagas.instances.admitting import Admitted, InUse, Killed, Later, Wish, admit
+from sagas.instances.beginning import place_of
 from sagas.instances.facts import Known
 from sagas.instances.giving import Missing, given, key_of
 from sagas.instances.pacing import Paces
@@ -30,6 +32,7 @@ from sagas.instances.plans import Planned, Plans
 from sagas.instances.stopping import Stops
 from sagas.instances.turns import Hands
 from sagas.instances.writes import Writes
+from sagas.lines import Place
 from sagas.store import FlagName
 from sagas.store_reports import arm
 
@@ -54,7 +57,9 @@ class Advance:
         *,
         taken: set[tuple[UUID, str]],
         silent: set[UUID],
+        stripes: set[int],
     ) -> None:
+        """`stripes`: of the lines whose locks are held."""
         self._connection = connection
         self._plans = plans
         self._entropy = entropy
@@ -63,6 +68,7 @@ class Advance:
         self._breakers = breakers
         self._taken = taken
         self._silent = silent
+        self._stripes = stripes
         self._wishes: list[Wish] = []
         self._paces = Paces(connection)
         self._holds: dict[tuple[str, str], Hold] = {}
@@ -76,7 +82,7 @@ class Advance:
         """Take all of them on. `hands` prefers, for each instance, who spoke of it."""
         open_: list[tuple[Known, Planned, Decision]] = []
         await self._kills.look(knowns)
-        for known in map(self._after_kill, knowns):
+        for known in await self._in_line_again([await self._after_kill(known) for known in knowns]):
             if known.row["laid"] or (known.row["state"] in ENDED and not known.is_lifted):
                 self._rest(known)
                 continue
@@ -100,15 +106,27 @@ class Advance:
         stands: str = known.row["state"]
         return self._states.get(known.row["uid"], stands)
 
-    def _after_kill(self, known: Known) -> Known:
+    async def _after_kill(self, known: Known) -> Known:
         """One that a kill had stopped goes on once nothing keeps it any more, else it is found again by the next lift."""
         if known.row["laid"] or known.row["state"] != "killed":
             return known
         stop = self._kills.keeps(known)
-        if stop is None:
-            return msgspec.structs.replace(known, is_lifted=True)
-        self._kills.note(known, stop)
-        return known
+        if stop is not None:
+            self._kills.note(known, stop)
+            return known
+        place = await place_of(self._connection, self._plans, known.row)
+        is_held = place is None or place.stripe in self._stripes  # else a coordinator comes to it, with its line's lock
+        return msgspec.structs.replace(known, is_lifted=is_held)
+
+    async def _in_line_again(self, knowns: Sequence[Known]) -> list[Known]:
+        """Lifted ones that had left their lines stand at the ends of them, in the order in which they were started."""
+        entering: list[tuple[UUID, Place]] = []
+        for known in sorted(knowns, key=lambda one: one.row["uid"]):
+            if known.is_lifted and not known.has_line:
+                place = await place_of(self._connection, self._plans, known.row)
+                entering += [] if place is None else [(known.row["uid"], place)]
+        leads = await lines.enter(self._connection, entering) if entering else {}
+        return [_standing(known, leads[known.row["uid"]]) if known.row["uid"] in leads else known for known in knowns]
 
     def _told(self, known: Known) -> Known:
         """The facts with what the fence and the leases say. The process that ran one which a kill stopped was told so."""
@@ -140,7 +158,7 @@ class Advance:
         definition = planned.definition.step(step)
         assert definition is not None, "the plan has the definition's steps"
         try:
-            payload = given(planned.definition, definition, known.row["input"], known.results)
+            payload = given(planned.definition, definition, known.row["input"], known.results, known.events)
             key = key_of(definition, known.row["input"], payload)
         except Missing as error:
             self._wishes.append(_unfit(known, definition, taker, str(error)))
@@ -318,6 +336,12 @@ def _delays(known: Known, planned: Planned) -> tuple[str, ...]:
     """The delays that stand: time goes on for one that a kill stopped."""
     waits = (planned.wait(name) for name in known.facts.waits_standing)
     return tuple(wait.name for wait in waits if wait is not None and wait.what == "delay")
+
+
+def _standing(known: Known, leads: bool) -> Known:
+    """One that has entered its line in this turn."""
+    facts = msgspec.structs.replace(known.facts, in_line=not leads)
+    return msgspec.structs.replace(known, has_line=True, facts=facts)
 
 
 def _place(wish: Wish) -> tuple[str, str]:

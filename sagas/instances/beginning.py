@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from rescind.wire import InstanceStarted
 
 from runtime.clock import Entropy
@@ -52,7 +53,7 @@ async def begin(
         elif name not in rows_:
             rows_[name] = {
                 **_row(start, planned.definition.flag, is_off=is_off, uid=entropy.uuid7()),
-                "place": await place_of(connection, plans, start),
+                "place": await place_of(connection, plans, msgspec.structs.asdict(start)),
             }
     inserted = await _insert(connection, list(rows_.values()))
     await _enter(connection, [row for name, row in rows_.items() if name in inserted])
@@ -86,13 +87,13 @@ def _sealed(connection: Connection, row: Mapping[str, Any]) -> str | None:
     return ring.seal(row["input_json"], sealing.instance_name(row["environment"], row["saga"], row["id"]))
 
 
-async def place_of(connection: Connection, plans: Plans, start: Start) -> lines.Place | None:
+async def place_of(connection: Connection, plans: Plans, row: Mapping[str, Any]) -> lines.Place | None:
     """The line in which an instance is to stand; null where its version names none."""
-    planned = await plans.get(connection, (start.environment, start.saga, start.version))
+    planned = await plans.get(connection, (row["environment"], row["saga"], row["version"]))
     line = None if planned is None else planned.definition.line
-    if line is None or start.subject is None:
+    if line is None or row["subject"] is None:
         return None
-    return lines.Place(environment=start.environment, line=line, subject=start.subject)
+    return lines.Place(environment=row["environment"], line=line, subject=row["subject"])
 
 
 async def _enter(connection: Connection, begun: Sequence[dict[str, Any]]) -> None:

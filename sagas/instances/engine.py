@@ -189,7 +189,7 @@ class Engine:
                     stripes |= step.stripes
             for uid in {*turn.instances(), *due[index]} & locks.keys():
                 of_turn.update(locks[uid].flags)
-                stripes |= locks[uid].stripes
+                stripes |= locks[uid].stripes | await self._stripe_of_stopped(connection, locks[uid])
             marks |= {word.uid for word in turn.words}
             if group.joins(index, marks, of_turn, stripes):
                 group.must |= turn.instances()
@@ -239,8 +239,13 @@ class Engine:
 
     async def _stripes_of_starts(self, connection: Connection, turn: Turn) -> set[int]:
         """Of the lines in which what is to begin will stand."""
-        places = [await place_of(connection, self.plans, start) for start in turn.starts]
+        places = [await place_of(connection, self.plans, msgspec.structs.asdict(start)) for start in turn.starts]
         return {place.stripe for place in places if place is not None}
+
+    async def _stripe_of_stopped(self, connection: Connection, locks: rows.Locks) -> set[int]:
+        """Of the line in which one that a kill had stopped stands again once it goes on."""
+        place = None if locks.stopped is None else await place_of(connection, self.plans, locks.stopped)
+        return set() if place is None else {place.stripe}
 
     async def _write(self, connection: Connection, turns: Sequence[Turn], group: _Group, writes: Writes) -> list[Answer]:
         """Under the flags' locks: begin, lock, record, hear, and take on."""
@@ -260,7 +265,17 @@ class Engine:
         knowns = await facts.load(connection, every, frozenset(new))
         if not all(_is_locked(known, group.flags) for known in knowns):
             raise Moved
-        advance = Advance(connection, self.plans, self._entropy, fences, writes, self.breakers, taken=taken, silent=silent)
+        advance = Advance(
+            connection,
+            self.plans,
+            self._entropy,
+            fences,
+            writes,
+            self.breakers,
+            taken=taken,
+            silent=silent,
+            stripes=group.stripes,
+        )
         hands = [turn.hands for turn in turns if turn.hands is not None]
         await advance.go(knowns, _spoke(turns, group, new), hands)
         await writes.write(connection, hands)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from asyncpg import Record
 from msgspec import Struct
 
 from runtime.postgres import Connection
+from runtime.sealing import Ring
 from sagas import sealing
 from sagas.core.effects import GIVEN_BACK_CODE
 from sagas.core.instances import Facts, StepFact
@@ -29,6 +29,8 @@ class Known(Struct, frozen=True, kw_only=True):
     by_step: dict[str, dict[str, Any]]
     """Of each step the present generation of its key."""
     facts: Facts
+    events: Mapping[str, Any] = {}
+    """What the events brought that ended a wait."""
     is_watched: bool = False
     """Whether a coordinator looks at it."""
     has_line: bool = False
@@ -47,20 +49,23 @@ class Known(Struct, frozen=True, kw_only=True):
 async def load(connection: Connection, rows: Sequence[Mapping[str, Any]], new: frozenset[UUID]) -> list[Known]:
     """What is known of these instances; of those begun in this very transaction nothing is."""
     old = [row for row in rows if row["uid"] not in new]
-    said: dict[UUID, Record] = {}
+    said: dict[UUID, Mapping[str, Any]] = {}
     effects: dict[UUID, list[dict[str, Any]]] = {}
     if old:
         of = {row["uid"]: row["environment"] for row in old}
         names = [[row[name] for row in old] for name in ("uid", "environment", "saga", "id")]
+        by_uid = {row["uid"]: row for row in old}
         for found in await connection.fetch(QUERIES.known, *names):
-            said[found["uid"]] = found
+            if found["uid"] not in said:
+                words = _opened(connection.ring, by_uid[found["uid"]], found["facts"] or ())
+                said[found["uid"]] = {**found, "facts": words}
             if found["id"] is not None:
                 effect = {**found, "environment": of[found["uid"]]}
                 effects.setdefault(found["uid"], []).append(sealing.opened(connection.ring, effect))
     return [known(row, effects.get(row["uid"], []), said.get(row["uid"])) for row in rows]
 
 
-def known(row: Mapping[str, Any], effects: list[dict[str, Any]], said: Record | None) -> Known:
+def known(row: Mapping[str, Any], effects: list[dict[str, Any]], said: Mapping[str, Any] | None) -> Known:
     """One instance, from its rows."""
     by_step: dict[str, dict[str, Any]] = {}
     earlier: dict[str, int] = {}
@@ -83,6 +88,7 @@ def known(row: Mapping[str, Any], effects: list[dict[str, Any]], said: Record | 
         has_line=leads is not None,
         effects=effects,
         by_step=by_step,
+        events=_brought(facts),
         is_watched=bool(said and said["is_watched"]),
         facts=Facts(
             steps={step: _step(effect, earlier.get(step, 0)) for step, effect in by_step.items()},
@@ -98,6 +104,21 @@ def known(row: Mapping[str, Any], effects: list[dict[str, Any]], said: Record | 
             is_undoing=row["turned_back"],
         ),
     )
+
+
+def _brought(facts: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Of each wait the first word counts, whatever is told after it: a step that is begun again is given the same."""
+    brought: dict[str, Any] = {}
+    for fact, name, detail in facts:
+        if fact in ENDS or fact == "skip":
+            brought.setdefault(name, detail if fact == "event" else None)
+    return brought
+
+
+def _opened(ring: Ring, row: Mapping[str, Any], facts: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """What was said, the payloads of events open."""
+    name = sealing.instance_name(row["environment"], row["saga"], row["id"])
+    return [[fact, of, ring.open(detail, name) if fact == "event" else detail] for fact, of, detail in facts]
 
 
 def _step(effect: Mapping[str, Any], earlier: int) -> StepFact:

@@ -1,4 +1,5 @@
-"""What a step is given: values of the saga's input and results of earlier steps, by name: its effect's payload (P10)."""
+"""What a step is given, by name: its effect's payload (P10). Results of earlier steps, what events brought that were waited for
+before it, and values of the saga's input."""
 
 from __future__ import annotations
 
@@ -14,12 +15,18 @@ class Missing(Exception):  # noqa: N818 - what it is
 
 
 def given(
-    definition: SagaDefinition, step: StepDefinition, values: Mapping[str, Any], results: Mapping[str, Any]
+    definition: SagaDefinition,
+    step: StepDefinition,
+    values: Mapping[str, Any],
+    results: Mapping[str, Any],
+    events: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The arguments of a step by name. An earlier step that a person skipped gave nothing back: null."""
+    """The arguments of a step by name. An earlier step that a person skipped gave nothing back: null; nor did an event that was
+    skipped, or whose deadline passed."""
     names = [one.name for one in definition.steps]
     earlier = set(names[: names.index(step.name)])
-    return {name: results.get(name) if name in earlier else values.get(name) for name in step.arguments}
+    sources = [(earlier, results), (definition.events_before(step), events), (set(step.arguments), values)]
+    return {name: next(source for known, source in sources if name in known).get(name) for name in step.arguments}
 
 
 def key_of(step: StepDefinition, values: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
@@ -40,8 +47,9 @@ def wanted(definition: SagaDefinition) -> dict[str, str]:
     names: dict[str, str] = {}
     for step in definition.steps:
         keyed = [name for _, name, _, _ in string.Formatter().parse(step.key) if name is not None]
+        brought = definition.events_before(step) & set(step.arguments)
         for name in [*step.arguments, *keyed]:
-            if name not in earlier:
+            if name not in earlier | brought:
                 names.setdefault(name, step.name)
         earlier.add(step.name)
     return names

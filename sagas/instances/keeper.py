@@ -19,9 +19,10 @@ from runtime.postgres import Connection, Postgres
 from runtime.queries import Queries
 from runtime.telemetry import counter
 from sagas import lines
+from sagas.conclusions import conclude_locked
 from sagas.instances.bells import Bells
 from sagas.instances.engine import Engine
-from sagas.instances.rows import QUERIES, columns
+from sagas.instances.rows import QUERIES
 from sagas.instances.turns import Turn
 from sagas.leases import LeaseLost, Leases
 from sagas.ledger.groups import AGAIN
@@ -127,20 +128,17 @@ class Keeper:
             await self._engine.flush(connection, turns, lock=fence)
 
     async def _conclude(self, ended: Sequence[Record]) -> None:
-        """Say how undoings stand: ended, waiting for a person, or going on again. Whoever ended the last part of one has mostly
-        said so already."""
+        """Say how undoings stand: ended, waiting for a person, or going on again, as it is once they are locked. Whoever ended
+        the last part of one has mostly said so already."""
         if not ended:
             return
         async with self._pg.transaction() as connection:
             await lines.hold(connection, [row["uid"] for row in ended])
             held = await self._leases.fence_all(connection, {row["range"] for row in ended})
-            rows = [(row["uid"], row["is_final"] is not False, row["reason"]) for row in ended if row["range"] in held]
-            uids: list[UUID] = [uid for uid, is_final, _ in rows if is_final]
-            await connection.fetch(QUERIES.lock, sorted(uid for uid, _, _ in rows))
-            await connection.execute(QUERIES.conclude, *columns(rows, 3))
-            if uids:
-                await connection.execute(QUERIES.unwatch, uids)
-            freed = await lines.leave(connection, uids) if uids else []
+            uids: list[UUID] = sorted(row["uid"] for row in ended if row["range"] in held)
+            await connection.fetch(QUERIES.lock, uids)
+            done = await conclude_locked(connection, uids)
+            freed = await lines.leave(connection, done) if done else []
         self._bells.ring_ended()
         self._engine.follow(freed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -62,6 +62,8 @@ class Locks(Struct, kw_only=True):
 
     flags: dict[FlagName, int] = {}
     stripes: frozenset[int] = frozenset()
+    stopped: Mapping[str, Any] | None = None
+    """its row where a kill had stopped it: it may come to stand in its line again"""
 
 
 async def locks(connection: Connection, uids: Iterable[UUID]) -> dict[UUID, Locks]:
@@ -71,6 +73,7 @@ async def locks(connection: Connection, uids: Iterable[UUID]) -> dict[UUID, Lock
         one = found.setdefault(row["uid"], Locks())
         one.flags[row["environment"], row["flag"]] = row["lock_key"]
         one.stripes |= _stripes(row)
+        one.stopped = row if row["state"] == "killed" else one.stopped
     return found
 
 

@@ -23,12 +23,12 @@ LEFT JOIN sagas.effects AS s
 
 -- name: flags
 -- The flags of instances and of what else was done under them, and the lock of the line that they stand in.
-SELECT i.uid, i.environment, i.flag, sagas.lock_key(i.environment, i.flag) AS lock_key, l.stripe
+SELECT i.uid, i.environment, i.flag, sagas.lock_key(i.environment, i.flag) AS lock_key, l.stripe, i.state, i.saga, i.version, i.subject
 FROM sagas.instances AS i
 LEFT JOIN sagas.lines AS l ON l.uid = i.uid
 WHERE i.uid = ANY($1::uuid [])
 UNION
-SELECT i.uid, e.environment, e.flag, sagas.lock_key(e.environment, e.flag), NULL
+SELECT i.uid, e.environment, e.flag, sagas.lock_key(e.environment, e.flag), NULL, NULL, NULL, NULL, NULL
 FROM sagas.instances AS i
 INNER JOIN sagas.effects AS e ON e.environment = i.environment AND e.saga = i.saga AND e.saga_instance = i.id
 WHERE i.uid = ANY($1::uuid [])
@@ -85,13 +85,15 @@ RETURNING r.uid, r.step
 DELETE FROM sagas.ready AS r WHERE r.uid = $1 RETURNING r.uid, r.step
 
 -- name: known
--- Per effect done under these instances, and at least once each: what was said of the instance, and the effect. How long ago a step
+-- Per effect done under these instances, and at least once each: what was said of the instance (of events of one name what the first
+-- brought), and the effect. How long ago a step
 -- was first begun: by its id where it was begun again, which carries a server's clock, else by PostgreSQL's.
 WITH said AS MATERIALIZED (
     SELECT n.*,
-        (SELECT jsonb_agg(jsonb_build_array(f.fact, f.name, CASE WHEN f.fact = 'retry' THEN f.detail -> 'attempts' END)
-            ORDER BY f.id)
-         FROM sagas.facts AS f WHERE f.uid = n.uid) AS facts,
+        (SELECT jsonb_agg(jsonb_build_array(f.fact, f.name, CASE WHEN f.fact = 'retry' THEN f.detail -> 'attempts'
+                WHEN f.fact = 'event' AND f.nth = 1 THEN f.detail -> 'payload' END) ORDER BY f.id)
+         FROM (SELECT x.*, row_number() OVER (PARTITION BY x.fact, x.name ORDER BY x.id) AS nth FROM sagas.facts AS x
+            WHERE x.uid = n.uid) AS f) AS facts,
         (SELECT array_agg(w.name) FROM sagas.waits AS w WHERE w.uid = n.uid) AS waits,
         (SELECT array_agg(r.step) FROM sagas.ready AS r WHERE r.uid = n.uid) AS queued,
         (SELECT l.leads FROM sagas.lines AS l WHERE l.uid = n.uid) AS leads,
@@ -219,19 +221,22 @@ ON CONFLICT DO NOTHING
 DELETE FROM sagas.moving AS m USING unnest($1::uuid []) AS u (uid) WHERE m.range = sagas.lease_range(u.uid) AND m.uid = u.uid
 
 -- name: change
--- Who leaves the straight way, or comes back to it, is named in `strays`, or no more.
+-- Who leaves the straight way, or comes back to it, is named in `strays`, or no more. A pause ends where nothing begins any more.
 WITH changed AS (
-    UPDATE sagas.instances AS i SET
+    UPDATE sagas.instances AS i SET paused = i.paused AND NOT n.turned_back AND n.state <> 'done',
         state = n.state, reason = n.reason, error = n.error::jsonb, result = n.result::jsonb, turned_back = n.turned_back,
         laid = n.laid, run_by = CASE WHEN n.taken_over THEN NULL ELSE i.run_by END, changed_at = clock_timestamp(),
         ended_at = CASE WHEN n.state IN ('done', 'undone', 'killed') THEN clock_timestamp() END
     FROM unnest($1::uuid [], $2::text [], $3::text [], $4::text [], $5::text [], $6::boolean [], $7::boolean [], $8::boolean [])
         AS n (uid, state, reason, error, result, turned_back, laid, taken_over)
     WHERE i.uid = n.uid
-    RETURNING i.environment, i.uid, i.saga, old.state AS was, new.state AS stands
+    RETURNING i.environment, i.uid, i.saga, old.state AS was, new.state AS stands, old.paused AND NOT new.paused AS resumed
 ), gone AS (
     DELETE FROM sagas.strays AS t USING changed AS c
     WHERE t.environment = c.environment AND t.state = c.was AND t.uid = c.uid AND c.was <> c.stands
+), resumed AS (
+    DELETE FROM sagas.strays AS t USING changed AS c
+    WHERE t.environment = c.environment AND t.state = 'paused' AND t.uid = c.uid AND c.resumed
 )
 INSERT INTO sagas.strays (environment, state, uid, saga)
 SELECT c.environment, c.stands, c.uid, c.saga FROM changed AS c WHERE c.was <> c.stands AND c.stands NOT IN ('running', 'done')
@@ -372,12 +377,12 @@ ORDER BY i.uid FOR NO KEY UPDATE OF i SKIP LOCKED
 -- name: undone_now
 -- How the undoing of these instances stands, of those of which it is to be said: see `being_undone`. After their locks, so that it
 -- sees what others have ended before. Who stands in a line leaves it under that line's lock, which comes before all others: of those
--- a coordinator says it.
+-- only who holds it says it (`$2`), a coordinator.
 SELECT i.uid, x.is_final, x.reason
 FROM sagas.instances AS i
 CROSS JOIN LATERAL sagas.undoing_v1(i.environment, i.saga, i.id) AS x
 WHERE i.uid = ANY($1::uuid []) AND (coalesce(x.is_final, true) OR (x.reason IS NOT NULL) <> (i.state = 'waiting'))
-    AND NOT EXISTS (SELECT FROM sagas.lines AS l WHERE l.uid = i.uid)
+    AND ($2::boolean OR NOT EXISTS (SELECT FROM sagas.lines AS l WHERE l.uid = i.uid))
 
 -- name: conclude
 WITH changed AS (

@@ -68,6 +68,7 @@ WHERE i.uid = ANY($1::uuid []) AND i.state IN ('done', 'undone', 'killed')
     AND NOT sagas.is_flag_held_v1(i.environment, i.flag)
     AND NOT EXISTS (SELECT FROM sagas.waits AS w WHERE w.uid = i.uid)
     AND NOT EXISTS (SELECT FROM sagas.ready AS r WHERE r.uid = i.uid)
+    AND NOT EXISTS (SELECT FROM sagas.stopped AS s WHERE s.uid = i.uid)
     AND NOT EXISTS (SELECT FROM sagas.moving AS m WHERE m.range = sagas.lease_range(i.uid) AND m.uid = i.uid)
 ORDER BY i.uid FOR UPDATE OF i SKIP LOCKED
 

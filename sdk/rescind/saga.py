@@ -58,8 +58,8 @@ class StepOptions(TypedDict, total=False):
     """What a step may say beside its kind and key; left out, the server's defaults hold."""
 
     arguments: list[str]
-    """what its function is given, by name: results of earlier steps, else values of the input. Left out: the parameters that it
-    has no default for"""
+    """what its function is given, by name: results of earlier steps, what events brought, else values of the input. Left out:
+    the parameters that it has no default for"""
     group: str
     """neighbours of one group run beside each other"""
     act: ActOptions
@@ -250,7 +250,8 @@ class Saga:
     def event(
         self, name: str, *, deadline_seconds: float | None = None, on_deadline: Literal["undo", "go_on"] = "undo"
     ) -> None:
-        """Wait until this event is told before the step that is declared next."""
+        """Wait until this event is told before the step that is declared next. What it brings is given to that step and
+        to those after it, as the parameter of its name; None where it was skipped or its deadline passed."""
         self._wait(name, event=True, deadline_seconds=deadline_seconds, on_deadline=on_deadline)
 
     def approval(

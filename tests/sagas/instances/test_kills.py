@@ -124,7 +124,9 @@ async def test_a_step_done_under_another_flag_meanwhile_brings_its_lock_along(
     assert await world.state(rollback) != "settled"
 
 
-async def test_a_lifted_kill_that_took_only_what_never_happened_lets_the_instance_go_on(world: World, server: Server) -> None:  # P12
+async def test_a_lifted_kill_that_took_only_what_never_happened_lets_the_instance_go_on(
+    world: World, server: Server
+) -> None:  # P12
     """It goes on under the next epoch once the rollback has looked, and is not stopped again by what it took."""
     await world.plan(step("reserve", act={"retry": {"first_seconds": 0.01, "cap_seconds": 0.01, "attempts_max": 5}}))
     await server.begin("o1", claim=claim())

@@ -148,6 +148,20 @@ async def test_a_killed_one_without_effects_holds_nobody(ordered: World, server:
     await until(lambda: ordered.value("SELECT count(*) = 0 FROM sagas.lines"))
 
 
+async def test_lifted_they_stand_in_line_again(ordered: World, server: Server) -> None:  # P17
+    await ordered.know()
+    await begin(server, "o1", "o2", "o3")
+    await ordered.kill_flags()
+    assert await server.act() == []
+    await until(lambda: ordered.value("SELECT count(*) = 0 FROM sagas.lines"))
+    await ordered.lift_flag()
+    await until(lambda: ordered.value("SELECT bool_and(state = 'running') FROM sagas.instances"))
+    order = [(task.instance, task.step) for task in await follow(server, 6)]
+    assert sorted(order[::2]) == [("o1", "reserve"), ("o2", "reserve"), ("o3", "reserve")]
+    assert [name for name, _ in order[::2]] == [name for name, _ in order[1::2]], "no two of them beside each other"
+    assert await ordered.value("SELECT count(*) FROM sagas.lines") == 0
+
+
 async def test_the_lead_is_not_lost_when_whoever_passed_it_on_dies(ordered: World) -> None:  # P18
     first = await ordered.server(coordinates=False)
     await begin(first, "o1", "o2")

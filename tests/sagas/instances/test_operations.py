@@ -62,6 +62,19 @@ async def start(server: Server, count: int, **fields: Any) -> None:
     await server.act()
 
 
+async def test_paused_and_then_cancelled_it_is_paused_no_more(world: World, server: Server) -> None:
+    await world.plan()
+    await server.begin("o1")
+    [reserve] = await server.take()
+    await server.tell(reserve)
+    assert (await server.say("o1", "pause")).paused
+    assert (await server.say("o1", "cancel")).changed
+    assert await server.act() == ["-reserve"]
+    assert (await server.ended("o1"))[0] == "undone"
+    assert (await server.shown("o1"))["paused"] is False
+    assert await world.rows("SELECT state FROM sagas.strays") == await world.rows("SELECT 'undone' AS state")
+
+
 async def test_every_instance_that_is_meant_is_cancelled_and_the_others_are_told_why_not(world: World, shop: Server) -> None:
     await start(shop, 70)
     for number in range(3):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from rescind.wire import Task
 
+from sagas.leases import RANGES
 from tests.sagas.instances.world import RESERVE, Server, World, claim, step
 from tests.waiting import until
 
@@ -187,3 +190,23 @@ async def test_an_undoing_behind_a_question_of_its_own_waits_for_a_person(world:
     assert (await server.say("o1", "retry")).changed
     assert await server.act() == ["-capture", "-reserve"]
     await until(lambda: _stands(server, "o1", "undone"))
+
+
+async def test_a_look_that_waited_says_how_it_stands_then(world: World) -> None:  # P11: late news comes between look and lock
+    await world.plan(ordered_by_subject=True)
+    server = await world.server(coordinates=False)
+    await server.coordinator.start()
+    try:
+        await until(lambda: len(server.coordinator.leases.held()) == RANGES)
+        await server.begin("o1", claim=claim(), subject="anna")
+        await server.tell(server.tasks[0], "failed", final=True)
+        async with world.pg.transaction() as connection:
+            await connection.execute("SELECT FROM sagas.instances FOR UPDATE")
+            looking = asyncio.create_task(server.keeper.round())
+            await until(lambda: world.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+            await connection.execute("UPDATE sagas.effects SET status = 'succeeded'")
+        await looking
+        assert await _stands(server, "o1", "undoing")
+        assert await world.value("SELECT count(*) FROM sagas.lines") == 1
+    finally:
+        await server.coordinator.stop()

@@ -10,7 +10,7 @@ from rescind.wire import Task
 from runtime.problem import Problem
 from sagas.instances.turns import Heard
 from tests.sagas.coordinator.world import ENVIRONMENT
-from tests.sagas.instances.world import ANYONE, ORDER, Server, World, claim
+from tests.sagas.instances.world import ANYONE, ORDER, RESERVE, Server, World, claim, step
 
 
 async def told(server: Server, name: str, event_id: str | None = None, payload: Any = None) -> Heard:
@@ -48,6 +48,31 @@ async def test_an_event_told_before_it_is_waited_for_counts(world: World, server
     await server.begin("o1")
     assert (await told(server, "paid")).changed
     assert await server.act() == ["reserve", "capture", "confirm"]
+
+
+async def test_a_step_is_given_what_the_event_brought_that_ended_the_wait(world: World, server: Server) -> None:  # P10
+    paid = [{"name": "paid", "before": "capture", "event": True, "deadline_seconds": 60, "on_deadline": "go_on"}]
+    await world.plan(RESERVE, step("capture", "paid"), step("confirm", "paid"), waits=paid)
+    await server.begin("o1")
+    assert (await told(server, "paid", "e1", {"by": "anna"})).changed
+    assert (await told(server, "paid", "e2", {"by": "berta"})).changed
+    given: dict[str, Any] = {}
+    assert await server.act(lambda task: given.update({task.step: task.effects[0]["payload"]})) == [
+        "reserve", "capture", "confirm",
+    ]  # fmt: skip
+    assert given["capture"] == given["confirm"] == {"order_id": "o1", "paid": {"by": "anna"}}
+
+
+async def test_an_event_that_comes_after_its_skip_brings_nothing(world: World, server: Server) -> None:
+    await world.plan(RESERVE, step("capture", "paid"), waits=[{"name": "paid", "before": "capture", "event": True}])
+    await server.begin("o1")
+    assert await server.act() == ["reserve"]
+    await server.say("o1", "skip", "paid")
+    [capture] = await server.take()
+    assert capture.effects[0]["payload"] == {"order_id": "o1", "paid": None}
+    await told(server, "paid", "e1", {"by": "anna"})
+    [again] = (await server.tell(capture, "failed", then=claim(wait_seconds=0))).tasks or await server.take()
+    assert again.effects[0]["payload"] == {"order_id": "o1", "paid": None}
 
 
 async def test_a_refusal_turns_it_back_and_the_first_word_stands(world: World, server: Server) -> None:  # P20

@@ -11,6 +11,7 @@ import pytest
 
 from sagas.core.instances import Facts, decide
 from sagas.definitions import SagaDefinition, check, encode, parse, plan_of, semantics_hash
+from sagas.instances.giving import wanted
 
 GOLDEN = Path(__file__).resolve().parents[2] / "compatibility" / "golden" / "0.1.0" / "02-saga-put.json"
 REFUND = {"executor": "refund", "connection": "p"}
@@ -106,6 +107,14 @@ def test_arguments_name_inputs_and_steps_that_are_done() -> None:
     }
     beside = saga(step("a", group="g"), step("b", group="g", arguments=["a"]), step("c", arguments=["a", "b"]))
     assert codes(beside) == {"/steps/1/arguments/0": "not_before"}
+
+
+def test_arguments_name_events_that_were_waited_for() -> None:
+    paid = [{"name": "paid", "before": "b", "event": True}]
+    steps = (step("a"), step("b", group="g"), step("c", group="g", arguments=["paid"]), step("d", arguments=["paid"]))
+    assert codes(saga(*steps, waits=paid)) == {}
+    assert "paid" not in wanted(read(saga(*steps, waits=paid))), "the input need not hold it"
+    assert codes(saga(step("a", arguments=["paid"]), step("b"), waits=paid)) == {"/steps/0/arguments/0": "not_before"}
 
 
 def test_a_group_stands_together_and_without_the_pivot() -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.sagas.instances.world import Server
+from tests.sagas.instances.world import Server, claim
 from tests.sagas.instances.world import World as Instances
 from tests.sagas.ledger.world import ENVIRONMENT, FLAG, OTHER_FLAG, World
 from tests.sagas.retention.world import History
+from tests.waiting import until
 
 EMPTY = dict.fromkeys(("effects", "dispositions", "compensations", "attempts", "members", "instances", "facts", "strays"), 0)
 
@@ -43,9 +44,9 @@ async def test_an_instance_that_has_not_ended_keeps_everything(server: Server, h
     await server.begin("runs")
     await server.begin("waits")
     [task] = [task for task in await server.take(limit=8) if task.instance == "waits"]
-    await server.tell(task)
-    [task] = [task for task in await server.take(limit=8) if task.instance == "waits"]
-    await server.tell(task, "failed", final=True, error={"detail": "no"})
+    [capture] = (await server.tell(task, then=claim(instance="waits"))).tasks
+    await server.tell(capture, "failed", final=True, error={"detail": "no"})
+    assert (await server.shown("waits"))["state"] == "undoing", "what has nothing to undo has ended at once"
     before = await history.counts("effects", "instances", "facts")
     await history.age()
     await history.sweep()
@@ -91,6 +92,25 @@ async def test_it_counts_from_the_end(world: World, history: History) -> None:
     await world.report(admitted)
     await history.sweep()
     assert await history.counts("effects") == {"effects": 1}, "admitted long ago, and it succeeded just now"
+
+
+async def test_an_instance_that_a_lift_would_let_go_on_stays(shop: Instances, server: Server, history: History) -> None:  # P17
+    await shop.know()
+    await server.begin("4711")
+    await server.begin("4712", claim=claim(instance="4712"))
+    [capture] = (await server.tell(server.tasks[0], then=claim(instance="4712"))).tasks
+    rollback = await shop.kill_flags(compensate="none")
+    await server.tell(capture)
+    assert await server.take(wait_seconds=0) == []
+    await until(lambda: shop.is_settled(rollback))
+    await history.age()
+    await history.sweep()
+    assert await history.counts("instances", "effects", "stopped") == {"instances": 2, "effects": 2, "stopped": 2}
+    await shop.lift_flag()
+    assert sorted(await server.act()) == ["capture", "confirm", "confirm", "reserve"]
+    await history.age()
+    await history.sweep()
+    assert await history.counts("instances", "effects") == {"instances": 0, "effects": 0}
 
 
 @pytest.mark.parametrize("compensate", ["auto", "hold"])
