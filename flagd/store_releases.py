@@ -70,6 +70,16 @@ async def listing(
     return [one for row in rows if (one := _stored(row)) is not None]
 
 
+async def last_of_service(connection: Connection, environment: str, service: str) -> StoredRelease | None:
+    """The last deployed one that names the service."""
+    return _stored(await connection.fetchrow(_RELEASES.last_of_service, environment, service))
+
+
+async def last_of_flag(connection: Connection, environment: str, flag: str) -> StoredRelease | None:
+    """The last deployed one that names the flag."""
+    return _stored(await connection.fetchrow(_RELEASES.last_of_flag, environment, flag))
+
+
 async def names(connection: Connection, environment: str) -> list[str]:
     """For suggestions."""
     return [row["name"] for row in await connection.fetch(_RELEASES.release_names, environment)]

@@ -30,6 +30,14 @@ WHERE
 ORDER BY r.deployed_at DESC, r.name DESC
 LIMIT $5;
 
+-- name: last_of_service
+SELECT r.* FROM flagd.releases AS r WHERE r.environment = $1 AND r.services @> ARRAY[$2::text]
+ORDER BY r.deployed_at DESC, r.name DESC LIMIT 1;
+
+-- name: last_of_flag
+SELECT r.* FROM flagd.releases AS r WHERE r.environment = $1 AND r.flags @> ARRAY[$2::text]
+ORDER BY r.deployed_at DESC, r.name DESC LIMIT 1;
+
 -- name: release_names
 SELECT r.name FROM flagd.releases AS r WHERE r.environment = $1 ORDER BY r.deployed_at DESC, r.name DESC LIMIT 10000;
 

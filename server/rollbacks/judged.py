@@ -72,5 +72,5 @@ def summary_of(stored: StoredRelease, verdict: Verdict) -> ReleaseSummary:
 
 async def summary_of_flag(connection: Connection, environment: str, flag: str) -> ReleaseSummary | None:
     """Of the last deployed release that names the flag."""
-    found = await store_releases.listing(connection, environment, service=None, flag=flag, after=None, limit=1)
-    return summary_of(found[0], await verdict_of(connection, environment, found[0])) if found else None
+    found = await store_releases.last_of_flag(connection, environment, flag)
+    return None if found is None else summary_of(found, await verdict_of(connection, environment, found))

@@ -151,11 +151,11 @@ class ReleaseDesk:
             if service not in stored.release.services:
                 raise unknown_service(service, sorted(stored.release.services))
             return stored
-        found = await store_releases.listing(connection, environment, service=service, flag=None, after=None, limit=1)
-        known = [] if found else await store_releases.known_services(connection, environment)
-        if not found and service not in known:
+        last = await store_releases.last_of_service(connection, environment, service)
+        known = [] if last else await store_releases.known_services(connection, environment)
+        if last is None and service not in known:
             raise unknown_service(service, known)
-        return found[0] if found else None
+        return last
 
     async def _judged(self, release: Release) -> list[Finding]:
         """Every finding, in the order of the migrations: of those with text their statements, of others the class given."""

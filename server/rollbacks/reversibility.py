@@ -64,6 +64,8 @@ def judge(release: Release, findings: Sequence[Finding], flags: Sequence[FlagFac
     """The reversibility of a release whose migrations were judged so."""
     schema, schema_reasons = of_schema(release, findings)
     artifacts, artifact_reasons = of_artifacts(release)
+    if artifacts is Reversibility.REDEPLOY_SAFE and schema is not Reversibility.FLAG_ONLY:
+        artifact_reasons = []
     switches, flag_reasons = of_flags(flags)
     reached = max((schema, artifacts, switches), key=list(Reversibility).index)
     if reached is Reversibility.FLAG_ONLY and not any(one.kind in SWITCHES for one in flags):

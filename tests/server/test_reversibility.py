@@ -79,6 +79,11 @@ def test_the_reasons_name_each_statement_and_its_place() -> None:
     assert found.reasons[-1] == "flag g says of itself that what is done under it cannot be undone"
 
 
+def test_previous_artifacts_are_no_comfort_where_they_do_not_run() -> None:
+    comfort = "what is not behind its flags is taken back by the previous artifacts alone"
+    assert [comfort in verdict(sql).reasons for sql in ("SELECT 1", "DO ''", "ALTER TABLE a DROP b")] == [True, False, False]
+
+
 def rungs(found: Verdict, *, flags: list[FlagFacts] | None = None, running: dict[str, int] | None = None, **own: Any) -> Any:
     release = Release(services={"checkout": Artifacts(**{"artifact": "a", "previous": "shop/c@sha256:b", **own})}, tag="v2")
     listed = ladder("production", "checkout", "r 1", release, found, [FLAG] if flags is None else flags, running or {})
