@@ -2,6 +2,7 @@
 
 Problem (runtime.problem)
 ├── 404 unknown_environment, unknown_flag, unknown_segment   with the name that was probably meant
+├── 404 unknown_release, unknown_service
 ├── 404 unknown_schedule, no_rollout
 ├── 409 already_ended, rollout_running        what is asked for is over, or not over yet
 ├── 409 revision_mismatch                     someone else changed the environment first
@@ -36,6 +37,8 @@ class Code(StrEnum):
     IN_USE = "in_use"
     UNDECLARED = "undeclared"
     UNKNOWN_SEGMENT = "unknown_segment"
+    UNKNOWN_RELEASE = "unknown_release"
+    UNKNOWN_SERVICE = "unknown_service"
     UNKNOWN_SCHEDULE = "unknown_schedule"
     ALREADY_ENDED = "already_ended"
     ROLLOUT_RUNNING = "rollout_running"
@@ -69,6 +72,42 @@ def unknown_flag(key: str, known: Iterable[str]) -> Problem:
     """404, with the flag that was probably meant."""
     return Problem(
         404, Code.UNKNOWN_FLAG, "Unknown flag", f"There is no flag {key!r:.280}.", suggestion=suggest(key[:255], list(known))
+    )
+
+
+def unknown_flags(keys: Sequence[str], pointers: Sequence[str], known: Sequence[str]) -> Problem:
+    """404 with each of them, and what was probably meant."""
+    errors = []
+    for key, at in zip(keys, pointers, strict=True):
+        near = suggest(key[:255], known)
+        hint = f"; did you mean `{near}`?" if near else ""
+        errors.append(Fault(pointer=at, detail=f"there is no flag `{key}`{hint}", code=Code.UNKNOWN_FLAG))
+    problem = unknown_flag(keys[0], known)
+    problem.errors = tuple(errors)
+    return problem
+
+
+def unknown_release(name: str, known: Sequence[str]) -> Problem:
+    """404, with the release that was probably meant."""
+    return Problem(
+        404,
+        Code.UNKNOWN_RELEASE,
+        "Unknown release",
+        f"There is no release {name!r:.280}.",
+        suggestion=suggest(name[:255], known),
+        next_step="`rescind releases` lists them.",
+    )
+
+
+def unknown_service(name: str, known: Sequence[str]) -> Problem:
+    """404, with the service that was probably meant."""
+    return Problem(
+        404,
+        Code.UNKNOWN_SERVICE,
+        "Unknown service",
+        f"No release, no flag and no instance names the service {name!r:.280}.",
+        suggestion=suggest(name[:255], known),
+        next_step=f"There are {', '.join(known[:10])}." if known else "`rescind releases set` names services.",
     )
 
 

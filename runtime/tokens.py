@@ -35,8 +35,12 @@ __all__ = [
     "seconds_left",
 ]
 QUERIES = Queries.load("runtime", "tokens")
-SCOPES = "read, evaluate, effects, work:<saga>, define:<saga>, kill[:<flag>], lift[:<flag>], compensate, admin"
-SCOPE = re.compile(r"read|evaluate|effects|compensate|admin|(work|define|kill|lift)(:[A-Za-z0-9][A-Za-z0-9._-]{0,254})?")
+SCOPES = (
+    "read, evaluate, effects, work:<saga>, define:<saga>, kill[:<flag>], lift[:<flag>], release[:<name>], compensate, admin"
+)
+SCOPE = re.compile(
+    r"read|evaluate|effects|compensate|admin|(work|define|kill|lift|release)(:[A-Za-z0-9][A-Za-z0-9._-]{0,254})?"
+)
 
 
 class Token(Struct, frozen=True, kw_only=True):

@@ -39,6 +39,7 @@ from server.http.health import HealthApp
 from server.http.kills import KillController
 from server.http.recovery import RecoveryController
 from server.http.refusals import RefusalMiddleware
+from server.http.releases import RecoveryLadderController, ReleaseController
 from server.http.rollbacks import RollbackController
 from server.http.tokens import IdentityController, TokenController
 from server.parts import Parts
@@ -136,6 +137,7 @@ def roof(parts: Parts) -> Router:
     handed: dict[str, object] = {
         "pg": parts.pg, "entropy": parts.entropy, "kills": parts.kills, "previews": parts.previews,
         "watching": parts.watching, "reports": parts.reports, "streams": parts.streams, "decisions": parts.decisions,
+        "desk": parts.desk,
         "environments": Environments(parts.kills.environments),
         "recovery": parts.recovery,
     }  # fmt: skip
@@ -146,6 +148,8 @@ def roof(parts: Parts) -> Router:
             RollbackController,
             RecoveryController,
             DecisionController,
+            ReleaseController,
+            RecoveryLadderController,
             TokenController,
             IdentityController,
             DocumentController,

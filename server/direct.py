@@ -20,6 +20,7 @@ import msgspec
 from rescind.errors import ApiError, ConfigurationError, Unreachable
 from rescind.wire import Fault
 
+from flagd.releases import found_in
 from runtime.clock import Entropy
 from runtime.errors import Refused, RuntimeFault
 from runtime.postgres import BEGIN, Connection, connect, transaction_on
@@ -29,8 +30,9 @@ from runtime.storable import nul_faults
 from server.http.tokens import NewToken, make
 from server.rollbacks import standby
 from server.rollbacks.errors import UNKNOWN_ENVIRONMENT, UNKNOWN_FLAG, state_of, unknown_environment, unknown_flag
+from server.rollbacks.releases import flags_to_kill, note_of
 from server.rollbacks.requests import KillRequest, faults_of
-from server.rollbacks.service import KillAnswer, kill_within
+from server.rollbacks.service import KillAnswer, Within, kill_within
 
 QUERIES = Queries.load("server.rollbacks", "kills")
 URL = "RESCIND_DATABASE_URL"
@@ -42,7 +44,15 @@ def kill(environment: str, flag: str, body: dict[str, Any]) -> dict[str, Any]:
     """Kill, and return the API's own answer. Raises what `rescind.transport` would."""
     request = read(body, KillRequest)
     refuse(faults_of(request))
-    built: dict[str, Any] = msgspec.to_builtins(run(lambda url: carry_out(url, environment, flag, request)))
+    built: dict[str, Any] = msgspec.to_builtins(run(lambda url: carry_out(url, environment, [flag], request)))
+    return built
+
+
+def kill_release(environment: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The same for all flags of a release, in one revision and one rollback."""
+    request = read(body, KillRequest)
+    refuse(faults_of(request))
+    built: dict[str, Any] = run(lambda url: carry_out_release(url, environment, name, request))
     return built
 
 
@@ -108,7 +118,22 @@ async def make_token(url: str, asked: NewToken) -> dict[str, Any]:
         await connection.close()
 
 
-async def carry_out(url: str, environment: str, flag: str, request: KillRequest) -> KillAnswer:
+async def carry_out_release(url: str, environment: str, name: str, request: KillRequest) -> dict[str, Any]:
+    """Look the release up, then kill what it names. Raises `Problem` 404 and 409, `Unavailable`."""
+    connection = await connect(url, application_name="rescind kill --direct")
+    try:
+        flags = flags_to_kill(name, (await found_in(connection, environment, name)).release)
+    finally:
+        await connection.close()
+    answer = await carry_out(
+        url, environment, flags, request, note_of(environment, name, flags, request, actor_of_this_machine())
+    )
+    return {**msgspec.to_builtins(answer), "release": name, "flags": flags}
+
+
+async def carry_out(
+    url: str, environment: str, flags: list[str], request: KillRequest, within: Within | None = None
+) -> KillAnswer:
     """One transaction. Raises `Problem` 404 with a suggestion, `Unavailable`."""
     connection = await connect(url, application_name="rescind kill --direct")
     actor = actor_of_this_machine()
@@ -116,13 +141,17 @@ async def carry_out(url: str, environment: str, flag: str, request: KillRequest)
         await connection.execute(BEGIN)
         try:
             async with standby.unhindered(lambda: connect(url, application_name="rescind kill --direct")):
-                answer = await kill_within(connection, environment, [flag], request, actor, rollback_id=Entropy().uuid7())
+                answer = await kill_within(connection, environment, flags, request, actor, rollback_id=Entropy().uuid7())
+                if within is not None:
+                    await within(connection, answer)
         except asyncpg.PostgresError as error:
             await connection.execute("ROLLBACK")
             if state_of(error) == UNKNOWN_ENVIRONMENT:
                 raise unknown_environment(environment, await names(connection, QUERIES.environments)) from None
             if state_of(error) == UNKNOWN_FLAG:
-                raise unknown_flag(flag, environment, await names(connection, QUERIES.flags, environment)) from None
+                raise unknown_flag(
+                    getattr(error, "detail", None) or flags[0], environment, await names(connection, QUERIES.flags, environment)
+                ) from None
             raise
         await connection.execute("COMMIT")
         return await confirmed(connection, answer)

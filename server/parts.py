@@ -12,6 +12,7 @@ from rescind import wire
 from flagd.counts import Counts
 from flagd.imports import Imports
 from flagd.instances import Instances
+from flagd.releases import Releases
 from flagd.replica import Replicas
 from flagd.rollouts import Rollouts
 from flagd.scheduler import Scheduler
@@ -47,9 +48,11 @@ from sagas.tasks import TaskService
 from server.http.streams import Streams
 from server.migrations import ROOMS
 from server.rollbacks.changes import ChangeLists
+from server.rollbacks.classing import Classing
 from server.rollbacks.containment import ContainmentWatch
 from server.rollbacks.preview import Previews
 from server.rollbacks.recovery import Recovery
+from server.rollbacks.releases import ReleaseDesk
 from server.rollbacks.report import Reports
 from server.rollbacks.service import Kills
 from server.rollbacks.watching import Watching
@@ -106,6 +109,7 @@ class Parts:
         self.rollouts = Rollouts(pg, self.replicas, self.flags, self.entropy)
         self.scheduler = Scheduler(self.schedules, self.rollouts, self.clock)
         self.previews = Previews(pg)
+        self.desk = ReleaseDesk(pg, Releases(pg), Classing(), self.kills, self.previews)
         self.reports = Reports(pg)
         self.watching = Watching(pg, self.clock)
         self._finishing: list[Callable[[], Awaitable[None]]] = []

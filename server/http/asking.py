@@ -18,6 +18,7 @@ from server.rollbacks.requests import Since, since_of
 from server.rollbacks.watching import Watching
 
 T = TypeVar("T", bound=Struct)
+SCOPE_PREFIX = "scope."
 
 
 async def read(request: AnyRequest, type_: type[T]) -> T:
@@ -39,6 +40,21 @@ def read_since(value: Any, pointer: str = "/since") -> Since:
     except ValueError as error:
         fault = {"pointer": pointer, "code": "invalid", "detail": str(error)}
         raise Problem(422, "invalid", "The document has faults", str(error), [fault]) from None
+
+
+def scope_in(request: AnyRequest) -> dict[str, str | int | float | bool]:
+    """`?scope.<attribute>=<value>` of a query, each value as the JSON scalar that it reads as, else as text."""
+    query = request.query_params
+    return {name.removeprefix(SCOPE_PREFIX): scalar_of(query[name]) for name in query if name.startswith(SCOPE_PREFIX)}
+
+
+def scalar_of(text: str) -> str | int | float | bool:
+    """The JSON scalar that the text is, else the text itself."""
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+    return value if isinstance(value, str | int | float | bool) else text
 
 
 def rollback_id_of(text: str) -> UUID:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import msgspec
 from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from flagd.http.bodies import AnyRequest, answer
 from runtime.principal import ADMIN, Principal
-from server.http.asking import read, read_since
+from server.http.asking import read, read_since, scope_in
 from server.rollbacks.preview import Previews
 from server.rollbacks.requests import KillRequest, LiftRequest
 from server.rollbacks.service import Kills
-
-SCOPE_PREFIX = "scope."
 
 
 class KillController(Controller):
@@ -66,16 +63,5 @@ class KillController(Controller):
         """What a kill would stop and undo, in 300 ms. `?since=`, and `?scope.<attribute>=<value>` to narrow it."""
         if not principal.allows(f"kill:{key}", environment):
             principal.require("read", environment)
-        query = request.query_params
-        scope = {name.removeprefix(SCOPE_PREFIX): scalar_of(query[name]) for name in query if name.startswith(SCOPE_PREFIX)}
-        since = read_since(query.get("since"), "")
+        scope, since = scope_in(request), read_since(request.query_params.get("since"), "")
         return answer(request, await previews.preview(environment, key, scope=scope, since=since))
-
-
-def scalar_of(text: str) -> str | int | float | bool:
-    """A value of a query as the JSON scalar that it reads as, else as text."""
-    try:
-        value = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
-    return value if isinstance(value, str | int | float | bool) else text

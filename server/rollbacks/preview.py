@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from runtime.postgres import Postgres
 from runtime.queries import Queries
 from server.rollbacks.errors import unknown_flag
+from server.rollbacks.judged import ReleaseSummary, summary_of_flag
 from server.rollbacks.record import LIVE_SECONDS
 from server.rollbacks.requests import Since
 
@@ -76,6 +77,8 @@ class Preview(Struct, frozen=True, kw_only=True):
     unknown: list[str]
     """What this preview does not know, or what a person should know first, in sentences."""
     as_of: datetime
+    release: ReleaseSummary | None = None
+    """The last deployed release that names the flag, and its reversibility; null where none does."""
 
 
 class Previews:
@@ -97,6 +100,7 @@ class Previews:
             workers = {
                 (row[0], row[1], row[2]) for row in await connection.fetch(QUERIES.workers, environment, WORKER_LIVE_SECONDS)
             }
+            release = await summary_of_flag(connection, environment, flag)
         rows = await self._effects(environment, flag, scope, since)
         continues = await self._continues(environment, flag, scope)
         silent = sum(row["silent"] for row in services)
@@ -118,6 +122,7 @@ class Previews:
             history_gone_until=horizon["gone_until"],
             continues=continues,
             unknown=unknown + cannot_be_undone(rows or [], workers), as_of=found["as_of"],
+            release=release,
         )  # fmt: skip
 
     async def _effects(self, environment: str, flag: str, scope: dict[str, Any], since: Since) -> Sequence[Any] | None:

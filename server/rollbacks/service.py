@@ -22,7 +22,7 @@ from rescind.wire import Revision
 from flagd import declarations
 from runtime.clock import Entropy
 from runtime.errors import OutcomeUnknown, Unavailable
-from runtime.postgres import Postgres, transaction_on
+from runtime.postgres import Connection, Postgres, transaction_on
 from runtime.queries import Queries
 from runtime.telemetry import counter
 from server.rollbacks import standby
@@ -40,6 +40,8 @@ log = logging.getLogger("rescind.kills")
 killed = counter("rescind.kills")
 lifted = counter("rescind.lifts")
 AfterCommit = Callable[[str, Revision], Awaitable[None]]
+Within = Callable[[Connection, "KillAnswer"], Awaitable[None]]
+"""Written in the kill's own transaction."""
 
 
 class KillAnswer(Struct, frozen=True, kw_only=True):
@@ -80,27 +82,32 @@ class Kills:
         self._nudge = nudge
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def kill(self, environment: str, flags: Sequence[str], request: KillRequest, actor: str) -> KillAnswer:
+    async def kill(
+        self, environment: str, flags: Sequence[str], request: KillRequest, actor: str, within: Within | None = None
+    ) -> KillAnswer:
         """Kill the flags in one transaction. Raises `Problem` 404 for an unknown flag, `Unavailable` if PostgreSQL is away."""
         rollback_id = self._entropy.uuid7()
         seen = await self.seen(environment)
         for _ in range(KILL_ATTEMPTS_MAX - 1):
             try:
-                return await self._kill(environment, flags, request, actor, rollback_id, seen)
+                return await self._kill(environment, flags, request, actor, rollback_id, seen, within)
             except OutcomeUnknown as error:
                 log.warning("the kill of %s is repeated: %s", ", ".join(flags), error)
-        return await self._kill(environment, flags, request, actor, rollback_id, seen)
+        return await self._kill(environment, flags, request, actor, rollback_id, seen, within)
 
     async def seen(self, environment: str) -> Seen:
         """What is known outside PostgreSQL, for a kill to be above it."""
         return await self._recovery.seen(environment)
 
     async def _kill(
-        self, environment: str, flags: Sequence[str], request: KillRequest, actor: str, rollback_id: UUID, seen: Seen
-    ) -> KillAnswer:
+        self, environment: str, flags: Sequence[str], request: KillRequest, actor: str, rollback_id: UUID, seen: Seen,
+        within: Within | None,
+    ) -> KillAnswer:  # fmt: skip
         try:
             async with self._pg.urgent() as connection, standby.unhindered(self._pg.dedicated), transaction_on(connection):
                 answer = await kill_within(connection, environment, flags, request, actor, rollback_id=rollback_id, seen=seen)
+                if within is not None:
+                    await within(connection, answer)
         except asyncpg.PostgresError as error:
             raise await self.refusal(error, environment, flags) or error from error
         self.told(environment, Revision.parse(answer.revision))

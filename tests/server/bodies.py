@@ -15,6 +15,7 @@ DEFINITION = {"definition": definition(), "off_variant": "off"}
 EFFECT = {"key": "k", "kind": "mail", "flag": "g", "variant": "on", "payload": {"to": "ann"}, "subject": "ann", "step": "s"}
 SAGA = {"name": "order", "version": "1", "id": "1"}
 ID = "0192aaaa-0000-7000-8000-000000000000"
+NEW, OLD = f"shop/web@sha256:{'a' * 64}", f"sha256:{'b' * 64}"
 STEP: dict[str, Any] = {"name": "s", "kind": "mail", "key": "k:{x}", "class": "irreversible"}
 
 CLAIM: dict[str, Any] = {
@@ -54,6 +55,18 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", E + "/flags/{key}/rollout"): {"variant": "off", "steps": [1, 10.5], "every_seconds": 3600, **REASON},
     ("DELETE", E + "/flags/{key}/rollout"): REASON,
     ("POST", E + "/flags/{key}/kill"): {
+        **REASON, "incident": "INC-1", "compensate": "hold", "grace_seconds": 0, "scope": {"country": "DE", "n": 1},
+        "since": AT, "fault_at": AT, "detected_at": AT, "decided_at": AT,
+    },
+    ("PUT", E + "/releases/{name}"): {
+        "release": {
+            "services": {"web": {"artifact": NEW, "previous": OLD, "commands": {"traffic": "shift"}}},
+            "migrations": [{"name": "1.sql", "sql": "SELECT 1"}, {"name": "2.sql", "class": "additive"}],
+            "flags": ["g"], "tag": "v1", "deployed_at": AT, "description": "d",
+        },
+        **REASON,
+    },
+    ("POST", E + "/releases/{name}/kill"): {
         **REASON, "incident": "INC-1", "compensate": "hold", "grace_seconds": 0, "scope": {"country": "DE", "n": 1},
         "since": AT, "fault_at": AT, "detected_at": AT, "decided_at": AT,
     },
@@ -158,6 +171,7 @@ async def names(served: Served, number: int = 0) -> dict[str, str]:
     held = (await served.kill(lifted, compensate="hold"))["rollback_id"]
     rule = {"segment": {"rule": {"==": [{"var": "country"}, "DE"]}}, **REASON}
     await served.ok("PUT", f"{P}/segments/{name}", rule)
+    await served.ok("PUT", f"{P}/releases/{name}", {"release": {"flags": [flag], "services": {"web": {}}}, **REASON})
     later = {"at": AT, "operations": [{"op": "put", "flag": {"key": "s", **DEFINITION}}], **REASON}
     schedule = (await served.ok("POST", f"{P}/schedules", later))["id"]
     await served.ok(
@@ -177,6 +191,7 @@ async def names(served: Served, number: int = 0) -> dict[str, str]:
         "environment": "production", "key": flag, "lifted": lifted, "name": name, "version": "1", "identity": schedule,
         "rollback": held, "verb": "retry", "token_id": token, "saga": saga,
         "instance": instance, "event": "paid", "approval": "boss", "kind": "mail", "operation": operation,
+        "service": "web",
     }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ LEFT JOIN sagas.compensations AS c ON c.id = d.compensation_id
 SELECT row_id, fence, holder, extract(EPOCH FROM at)::float8 AS at FROM chaos.writes WHERE what = $1 ORDER BY number
 
 -- name: rollbacks
-SELECT r.id::text AS id, r.state, r.outcome,
+SELECT r.id::text AS id, CASE WHEN chaos.is_behind(r) THEN 'waiting' ELSE r.state END AS state, r.outcome,
     coalesce((SELECT jsonb_agg(jsonb_build_object('flag', f.flag, 'epoch', f.closes_epoch, 'at', extract(EPOCH FROM f.closed_at)))
         FROM sagas.rollback_flags AS f WHERE f.rollback_id = r.id AND f.closed_at IS NOT NULL), '[]') AS closed
 FROM sagas.rollbacks AS r WHERE r.carries = 'kill'
@@ -42,7 +42,7 @@ SELECT
         ON f.environment = s.environment AND f.flag = s.flag AND f.scope_key = '' AND NOT f.closed AND s.epoch < f.epoch)
     + (SELECT count(*) FROM sagas.dispositions AS d WHERE chaos.moves(d))
     + (SELECT count(*) FROM sagas.rollbacks AS r
-        WHERE r.carries = 'kill' AND r.state NOT IN ('settled', 'waiting')) AS count
+        WHERE r.carries = 'kill' AND r.state NOT IN ('settled', 'waiting') AND NOT chaos.is_behind(r)) AS count
 
 -- name: end_backends
 SELECT pg_terminate_backend(pid)

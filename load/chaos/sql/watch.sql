@@ -40,3 +40,10 @@ CREATE FUNCTION chaos.moves(d sagas.dispositions) RETURNS boolean LANGUAGE sql S
         SELECT FROM sagas.dispositions AS w
         WHERE w.environment = d.environment AND w.saga = d.saga AND w.saga_instance = d.saga_instance AND w.state = 'waiting')
 $$;
+
+-- Whether all that is left of a rollback goes on first and waits for a person there: its state does not say so yet.
+CREATE FUNCTION chaos.is_behind(r sagas.rollbacks) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT r.state = 'compensating' AND r.enumerated_at IS NOT NULL
+        AND EXISTS (SELECT FROM sagas.dispositions AS d WHERE d.rollback_id = r.id AND chaos.is_asked(d))
+        AND NOT EXISTS (SELECT FROM sagas.dispositions AS d WHERE d.rollback_id = r.id AND chaos.moves(d))
+$$;

@@ -23,6 +23,8 @@ from rescind.cli import (
     lift,
     moved,
     preview,
+    recover,
+    releases,
     retention,
     rollbacks,
     rollouts,
@@ -47,6 +49,7 @@ SERVER_VERBS = {
     "dev": "The whole system on this machine, on embedded PostgreSQL and Valkey.",
     "serve": "A production server.",
     "migrate": "Database migrations.",
+    "migrations": "Look at database migrations before they run: what is additive, what is not.",
 }
 HELP = """Kill one flag; every service is back on the old path and its side effects are undone, once each, and it adds up."""
 
@@ -127,6 +130,8 @@ for module in (
     lift,
     moved,
     preview,
+    recover,
+    releases,
     retention,
     rollbacks,
     rollouts,

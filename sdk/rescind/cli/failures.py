@@ -78,7 +78,7 @@ def _say_refusal(session: Session, error: ApiError) -> Exit:
         out.print(f"next: {_plain(step)}")
     if error.status in (401, 403) or error.code == "nothing_measures_health":
         return Exit.REFUSED
-    return Exit.UNKNOWN_FLAG if error.code == "unknown_flag" else Exit.FAILED
+    return Exit.UNKNOWN_FLAG if error.code in ("unknown_flag", "unknown_release") else Exit.FAILED
 
 
 def next_step(error: ApiError) -> str | None:

@@ -1,11 +1,12 @@
-"""`rescind kill FLAG`: preview, confirm, kill, follow. The safe action is the fast one: only a person's no holds it up."""
+"""`rescind kill FLAG`, or a release: preview, confirm, kill, follow. The safe action is the fast one: only a person's no holds
+it up."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from rich.markup import escape
@@ -24,7 +25,8 @@ GOAL_FIELDS = {"contained": "contained_at", "drained": "drained_at", "settled": 
 
 
 @click.command()
-@click.argument("flag")
+@click.argument("flag", required=False)
+@click.option("--release", metavar="NAME", help="All flags of this release instead, in one revision and one rollback.")
 @reason_option
 @click.option("--incident", metavar="ID", help="The incident this belongs to.")
 @click.option(
@@ -55,20 +57,30 @@ GOAL_FIELDS = {"contained": "contained_at", "drained": "drained_at", "settled": 
 @click.option("--timeout", "timeout_seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop watching then.")
 @common
 @pass_session
-def kill(session: Session, /, flag: str, goal: str, timeout_seconds: float | None, scope: tuple[str, ...], **asked: Any) -> int:
+def kill(
+    session: Session,
+    /,
+    flag: str | None,
+    release: str | None,
+    goal: str,
+    timeout_seconds: float | None,
+    scope: tuple[str, ...],
+    **asked: Any,
+) -> int:
     """Put FLAG on its off variant for everyone at once, and undo what was done under it."""
+    target = target_of(flag, release)
     yes, no_preview, direct = (asked.pop(name) for name in ("yes", "no_preview", "direct"))
     body = {name: value for name, value in {**asked, "scope": scope_of(scope)}.items() if value is not None}
     try:
         if direct:
-            return kill_directly(session, flag, {**body, "decided_at": datetime.now(UTC).isoformat()})
+            return kill_directly(session, target, {**body, "decided_at": datetime.now(UTC).isoformat()})
         refuse_what_cannot_be(session, goal)
         if not no_preview and not session.json:
-            look(session, flag, asked["since"], scope)
-        if declined(session, f"Kill {flag} in {session.environment}?", yes=yes):
+            look(session, target, asked["since"], scope)
+        if declined(session, f"Kill {target} in {session.environment}?", yes=yes):
             session.console.print("nothing was killed")
             return Exit.FAILED
-        answer = strike(session, flag, {**body, "decided_at": datetime.now(UTC).isoformat()})
+        answer = strike(session, target, {**body, "decided_at": datetime.now(UTC).isoformat()})
     except RescindError as error:
         return say_not_killed(session, error)
     timeout = CONTAINED_SECONDS if timeout_seconds is None and goal == "contained" else timeout_seconds
@@ -81,6 +93,28 @@ def kill(session: Session, /, flag: str, goal: str, timeout_seconds: float | Non
     return conclude(session, answer, record, goal)
 
 
+class Target(NamedTuple):
+    """What is killed: one flag, or the flags of a release."""
+
+    name: str
+    is_release: bool
+
+    @property
+    def path(self) -> str:
+        """Where it is, in its environment."""
+        return f"/{'releases' if self.is_release else 'flags'}/{part(self.name)}"
+
+    def __str__(self) -> str:
+        return f"release {self.name}" if self.is_release else self.name
+
+
+def target_of(flag: str | None, release: str | None) -> Target:
+    """The one that was named. Raises `UsageError` where none is, or both are."""
+    if (flag is None) == (release is None):
+        raise click.UsageError("name a FLAG, or a release with --release NAME")
+    return Target(flag or release or "", release is not None)
+
+
 def refuse_what_cannot_be(session: Session, goal: str) -> None:
     """`--wait verified` before anything is done, where nothing measures health."""
     if goal == "verified" and not session.me.get("measures_health", False):
@@ -90,12 +124,13 @@ def refuse_what_cannot_be(session: Session, goal: str) -> None:
         )  # fmt: skip
 
 
-def look(session: Session, flag: str, since: str | None, scope: tuple[str, ...]) -> None:
+def look(session: Session, target: Target, since: str | None, scope: tuple[str, ...]) -> None:
     """Show the preview. One that fails, for whatever reason but an unknown flag, does not stand in the way."""
     if scope:
         session.console.print(f"in scope: {escape(', '.join(scope))}")
     try:
-        previews.show(session, previews.fetch(session, flag, since=since, scope=scope))
+        found = previews.fetch(session, target.path, since=since, scope=scope)
+        (previews.show_release if target.is_release else previews.show)(session, found)
     except ApiError as error:
         if error.status in (401, 404):
             raise
@@ -104,20 +139,25 @@ def look(session: Session, flag: str, since: str | None, scope: tuple[str, ...])
         session.console.print(f"[yellow]no preview:[/] {escape(str(error))}")
 
 
-def strike(session: Session, flag: str, body: dict[str, Any]) -> dict[str, Any]:
+def strike(session: Session, target: Target, body: dict[str, Any]) -> dict[str, Any]:
     """Kill, and say how long that took."""
     begun = time.monotonic()
     answer: dict[str, Any] = session.api.request(
-        "POST", session.within(f"/flags/{part(flag)}/kill"), json=body, timeout_seconds=KILL_SECONDS
+        "POST", session.within(f"{target.path}/kill"), json=body, timeout_seconds=KILL_SECONDS
     )
     if not session.json:
         took = (time.monotonic() - begun) * 1000
         how = "widens" if answer["widened"] else "joins" if answer["joined"] else "is"
         session.console.print(
-            f"[bold red]killed[/] {escape(flag)} in {took:.0f} ms; this {how} rollback {answer['rollback_id']}"
+            f"[bold red]killed[/] {escape(told(target, answer))} in {took:.0f} ms; this {how} rollback {answer['rollback_id']}"
         )
         say_standby(session, answer)
     return answer
+
+
+def told(target: Target, answer: dict[str, Any]) -> str:
+    """What was killed, a release with its flags."""
+    return f"{target} ({', '.join(answer['flags'])})" if target.is_release else str(target)
 
 
 def say_standby(session: Session, answer: dict[str, Any]) -> None:
@@ -155,14 +195,16 @@ def conclude(session: Session, answer: dict[str, Any], record: Record, goal: str
     return Exit.CONTAINED_ONLY if contained else Exit.NOT_CONTAINED
 
 
-def kill_directly(session: Session, flag: str, body: dict[str, Any]) -> int:
+def kill_directly(session: Session, target: Target, body: dict[str, Any]) -> int:
     """Call the SQL function on PostgreSQL itself, through the server package."""
-    for entry in entry_points(group="rescind.direct", name="kill"):
-        answer = entry.load()(session.environment_of_direct, flag, body)
+    for entry in entry_points(group="rescind.direct", name="kill_release" if target.is_release else "kill"):
+        answer = entry.load()(session.environment_of_direct, target.name, body)
         if session.json:
             session.show_json(answer)
         else:
-            session.console.print(f"[bold red]killed[/] {escape(flag)} directly; rollback {answer['rollback_id']}")
+            session.console.print(
+                f"[bold red]killed[/] {escape(told(target, answer))} directly; rollback {answer['rollback_id']}"
+            )
             say_standby(session, answer)
         return Exit.OK
     raise ConfigurationError(

@@ -18,16 +18,16 @@ NAME_LEAST = 40
 """A name longer than this may be broken; a flag's or an instance's is seldom."""
 TEXT_LEAST = 12
 RANKS = {
-    "id": 0, "effect_id": 0, "name": 0, "instance": 0, "targeting_key": 0,
-    "key": 1, "flags": 1, "state": 1, "status": 1, "service": 1, "at": 1,
-    "kind": 2, "flag": 2, "why": 2, "off_variant": 2, "type": 2, "live": 2, "declared": 2, "scopes": 2,
+    "id": 0, "effect_id": 0, "name": 0, "instance": 0, "place": 0, "rung": 0, "targeting_key": 0,
+    "key": 1, "flags": 1, "state": 1, "class": 1, "rule": 1, "status": 1, "service": 1, "at": 1,
+    "kind": 2, "about": 2, "flag": 2, "why": 2, "off_variant": 2, "type": 2, "live": 2, "declared": 2, "scopes": 2,
     "reason": 3, "behind": 3, "service_version": 3, "revision": 3, "cause": 3, "to come": 3, "environment": 3,
     "admitted_at": 5, "subject": 5, "actor": 5, "updated_by": 5, "owner": 5,
     "applied_at": 5, "sdk_version": 6,
     "epoch": 6, "reversibility": 6, "services": 6, "settled_at": 6,
 }  # fmt: skip
 RANK_OTHER = 4
-WHOLE = frozenset({"id", "effect_id", "rollback_id", "state", "status", "revision", "at"})
+WHOLE = frozenset({"id", "effect_id", "rollback_id", "state", "status", "revision", "at", "place", "class", "rule", "rung"})
 NAMES = frozenset({"name", "flag", "flags", "instance", "service", "kind", "variant", "off_variant", "targeting_key"})
 
 

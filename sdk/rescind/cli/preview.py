@@ -1,4 +1,4 @@
-"""`rescind preview FLAG`: what a kill would stop and undo."""
+"""`rescind preview FLAG`, or of a release: what a kill would stop and undo."""
 
 from __future__ import annotations
 
@@ -16,25 +16,29 @@ PREVIEW_SECONDS = 2.0
 
 
 @click.command()
-@click.argument("flag")
+@click.argument("flag", required=False)
+@click.option("--release", metavar="NAME", help="Of all flags of this release instead.")
 @since_option
 @click.option("--scope", multiple=True, metavar="K=V", help="Only where this attribute has this value.")
 @common
 @pass_session
-def preview(session: Session, flag: str, since: str | None, scope: tuple[str, ...]) -> None:
+def preview(session: Session, flag: str | None, release: str | None, since: str | None, scope: tuple[str, ...]) -> None:
     """Show what killing FLAG would stop and undo, as far as 300 ms can tell."""
-    found = fetch(session, flag, since=since, scope=scope)
+    if (flag is None) == (release is None):
+        raise click.UsageError("name a FLAG, or a release with --release NAME")
+    path = f"/flags/{part(flag)}" if flag is not None else f"/releases/{part(release or '')}"
+    found = fetch(session, path, since=since, scope=scope)
     if session.json:
         session.show_json(found)
     else:
-        show(session, found)
+        (show if flag is not None else show_release)(session, found)
 
 
-def fetch(session: Session, flag: str, *, since: str | None, scope: tuple[str, ...]) -> dict[str, Any]:
-    """The server's preview. Raises `ApiError` and `Unreachable`."""
+def fetch(session: Session, path: str, *, since: str | None, scope: tuple[str, ...]) -> dict[str, Any]:
+    """The server's preview of what is at `path` in the environment. Raises `ApiError` and `Unreachable`."""
     params = {"since": since, **{f"scope.{name}": value for name, value in scope_of(scope, raw=True).items()}}
-    path = session.within(f"/flags/{part(flag)}/kill-preview")
-    answer: dict[str, Any] = session.api.request("GET", path, params=params, timeout_seconds=PREVIEW_SECONDS)
+    asked = session.within(f"{path}/kill-preview")
+    answer: dict[str, Any] = session.api.request("GET", asked, params=params, timeout_seconds=PREVIEW_SECONDS)
     return answer
 
 
@@ -52,6 +56,8 @@ def show(session: Session, found: dict[str, Any]) -> None:
     for one in found.get("continues") or []:
         what = "past their pivot" if one["past_pivot"] else "running"
         out.print(f"  {one['instances']} instances of {escape(one['saga'])} {escape(one['version'])} {what} would go on first")
+    if found.get("release"):
+        say_release(session, found["release"])
     services = found["services"]
     names = ", ".join(f"{escape(name)} {count['instances']}" for name, count in services.items()) or "none known"
     out.print(f"  instances: {names}")
@@ -67,6 +73,25 @@ def show(session: Session, found: dict[str, Any]) -> None:
         out.print("  no effects to undo")
     for sentence in found["unknown"]:
         out.print(f"  [yellow]not known or not undone:[/] {escape(sentence)}")
+
+
+def show_release(session: Session, found: dict[str, Any]) -> None:
+    """Print the preview of a release: what it is, then each of its flags."""
+    say_release(session, found["release"])
+    for one in found["flags"]:
+        show(session, {**one, "release": None})
+    for sentence in found["unknown"]:
+        session.console.print(f"  [yellow]not known:[/] {escape(sentence)}")
+
+
+def say_release(session: Session, release: dict[str, Any]) -> None:
+    """Print a release and its reversibility, with the reasons."""
+    out = session.console
+    tag = f" ({escape(release['tag'])})" if release["tag"] else ""
+    out.print(f"  release [bold]{escape(release['name'])}[/]{tag}: [bold]{release['reversibility'].replace('_', ' ')}[/]")
+    out.print(f"  did it run a destructive migration? [bold]{release['destructive_migration']}[/]")
+    for reason in release["reasons"]:
+        out.print(f"    {escape(reason)}")
 
 
 COMMANDS = (preview,)

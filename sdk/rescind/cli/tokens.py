@@ -13,7 +13,9 @@ from rescind.cli.session import Session, common, part, pass_session
 from rescind.cli.tables import table_of
 from rescind.errors import ConfigurationError
 
-SCOPES = "read, evaluate, effects, work:<saga>, define:<saga>, kill[:<flag>], lift[:<flag>], compensate, admin"
+SCOPES = (
+    "read, evaluate, effects, work:<saga>, define:<saga>, kill[:<flag>], lift[:<flag>], release[:<name>], compensate, admin"
+)
 
 
 @click.group()
